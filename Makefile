@@ -1,0 +1,49 @@
+# `make` lists the targets. Each does all of its own set-up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+# Test processes beside each other; most of a call is waiting.
+JOBS ?= 4
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install Debian packages and the virtual environment (the other targets do it by themselves)
+	@lab/install.sh
+
+demo: setup ## a caller talks to the agent and is put through; ARGS=--keep stays up for a softphone
+	@$(PYTHON) -m lab.demo $(ARGS)
+
+test: setup lint ## every test; ARGS is passed on to pytest
+	@$(PYTHON) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
+
+lint: setup ## ruff and mypy
+	@$(PYTHON) -m ruff check -q .
+	@$(PYTHON) -m ruff format -q --check .
+	@$(PYTHON) -m mypy
+
+format: setup ## let ruff format the code
+	@$(PYTHON) -m ruff check -q --fix . ; $(PYTHON) -m ruff format -q .
+
+bench: ## calls per core beside the usual patterns, added delay; ARGS is passed on
+	@lab/install.sh bench
+	@$(PYTHON) -m bench $(ARGS)
+
+bench-edge: ## the edge beside a bare relay: CPU, fail-over, emergencies under a flood; ARGS is passed on
+	@lab/install.sh
+	@$(PYTHON) -m bench.edge $(ARGS)
+
+mutate: setup ## lines of Kamailio's configuration that no scenario needs; ARGS as --minutes=30 --file=trunks.cfg
+	@$(PYTHON) -m tests.edge.mutate $(ARGS)
+
+LOCK := -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+  --custom-compile-command "make lock" pyproject.toml
+
+lock: setup ## write requirements.lock (everything) and production.lock (what the images need) anew from pyproject.toml
+	@$(PYTHON) $(LOCK) --all-extras -o requirements.lock
+	@$(PYTHON) $(LOCK) -c requirements.lock -o production.lock
+
+clean: ## remove what runs left behind (not the virtual environment)
+	@rm -rf run out bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help setup demo test lint format bench bench-edge lock clean mutate
