@@ -1,0 +1,147 @@
+"""How a recipient is told: an HTTPS POST that is signed, a mail, a line of syslog. Each raises DeliveryError."""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import os
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable
+from email.message import EmailMessage
+from email.utils import format_datetime
+
+import aiohttp
+
+from tandem.notify.notice import Notice
+from tandem.recipients import Email, Event, Mailbox, Recipient, Syslog, SyslogTransport, Webhook
+
+PATIENCE_S = 10.0
+"""For one attempt."""
+SIGNATURE = "Tandem-Signature"
+ALERT_FACILITY = 14
+ALERT, NOTICE = 1, 5
+"""Severities of RFC 5424."""
+STRUCTURED_DATA = "tandem@32473"
+
+
+class DeliveryError(Exception):
+    """The recipient did not take it; the message says why, without what it was told."""
+
+
+def signature(secret: str, timestamp: int, body: bytes) -> str:
+    """``t=UNIX-SECONDS,v1=HEX``: HMAC-SHA256 under the secret of ``UNIX-SECONDS.BODY``."""
+    digest = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={timestamp},v1={digest}"
+
+
+async def tell(recipient: Recipient, notice: Notice, http: aiohttp.ClientSession, now: Callable[[], float]) -> None:
+    """One attempt. Raises DeliveryError."""
+    if not recipient.location:
+        notice = notice.model_copy(update={"location": None})
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            if isinstance(recipient, Webhook):
+                await _post(recipient, notice, http, int(now()))
+            elif isinstance(recipient, Email):
+                await asyncio.to_thread(_mail, recipient, notice)
+            else:
+                await _log_line(recipient, notice)
+    except TimeoutError as error:
+        raise DeliveryError(f"no answer in {PATIENCE_S:.0f} s") from error
+    except (aiohttp.ClientError, smtplib.SMTPException, OSError) as error:
+        raise DeliveryError(f"{type(error).__name__}: {error}") from error
+
+
+async def _post(recipient: Webhook, notice: Notice, http: aiohttp.ClientSession, timestamp: int) -> None:
+    body = notice.model_dump_json(exclude_none=True).encode()
+    headers = {
+        "Content-Type": "application/json",
+        SIGNATURE: signature(recipient.secret.get_secret_value(), timestamp, body),
+    }
+    async with http.post(recipient.url, data=body, headers=headers, allow_redirects=False) as reply:
+        if not 200 <= reply.status < 300:
+            raise DeliveryError(f"HTTP {reply.status}")
+
+
+def letter(recipient: Email, notice: Notice) -> EmailMessage:
+    """The mail: all that is known in its text, the PIDF-LO as it was sent attached."""
+    mail = EmailMessage()
+    mail["Subject"] = notice.headline
+    mail["From"] = recipient.sender
+    mail["To"] = ", ".join(recipient.to)
+    mail["Date"] = format_datetime(notice.time)
+    mail["Message-ID"] = f"<{notice.id}@tandem.invalid>"
+    if not notice.test:
+        mail["Importance"] = "high"
+    facts = notice.model_dump(mode="json", exclude={"location", "version"}, exclude_none=True)
+    lines = [notice.headline, "", *(f"{key.replace('_', ' ')}: {value}" for key, value in facts.items())]
+    if notice.location:
+        lines += [f"location: {notice.location.words() or 'see below'}"]
+        lines += [f"geolocation: {value}" for value in notice.location.geolocation]
+    elif notice.event is Event.PLACED and recipient.location:
+        lines += ["location: none was sent; the address registered for the call back number counts"]
+    mail.set_content("\n".join(lines) + "\n")
+    for document in notice.location.pidf_lo if notice.location else ():
+        mail.add_attachment(document.encode(), "application", "pidf+xml", filename="location.xml")
+    return mail
+
+
+def _mail(recipient: Email, notice: Notice) -> None:
+    context = ssl.create_default_context()
+    place = (recipient.server, recipient.port)
+    if recipient.security is Mailbox.TLS:
+        server: smtplib.SMTP = smtplib.SMTP_SSL(*place, timeout=PATIENCE_S, context=context)
+    else:
+        server = smtplib.SMTP(*place, timeout=PATIENCE_S)
+    try:
+        if recipient.security is Mailbox.STARTTLS:
+            server.starttls(context=context)
+        if recipient.username is not None:
+            server.login(recipient.username, recipient.password.get_secret_value())
+        refused = server.send_message(letter(recipient, notice))
+        # It has the mail, whatever becomes of the goodbye.
+        with contextlib.suppress(smtplib.SMTPException, OSError):
+            server.quit()
+    finally:
+        server.close()
+    if refused:
+        raise DeliveryError(f"refused for {', '.join(refused)}")
+
+
+def line(notice: Notice, host: str, process: int) -> bytes:
+    """A message of RFC 5424."""
+    priority = ALERT_FACILITY * 8 + (NOTICE if notice.test else ALERT)
+    facts = notice.model_dump(mode="json", exclude={"location", "version", "time"}, exclude_none=True)
+    if notice.location:
+        facts["location"] = notice.location.words() or " ".join(notice.location.geolocation)
+    data = " ".join(f'{key}="{_escaped(str(value))}"' for key, value in facts.items())
+    head = f"<{priority}>1 {notice.time.isoformat()} {host} tandem {process} {notice.event.value}"
+    return f"{head} [{STRUCTURED_DATA} {data}] \ufeff{notice.headline}".encode()
+
+
+def _escaped(value: str) -> str:
+    for character in '\\"]':
+        value = value.replace(character, f"\\{character}")
+    return value.replace("\n", " ")
+
+
+async def _log_line(recipient: Syslog, notice: Notice) -> None:
+    message = line(notice, socket.gethostname(), os.getpid())
+    if recipient.transport is SyslogTransport.UDP:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, remote_addr=(recipient.server, recipient.port)
+        )
+        transport.sendto(message)
+        transport.close()
+        return
+    context = ssl.create_default_context() if recipient.transport is SyslogTransport.TLS else None
+    _, writer = await asyncio.open_connection(recipient.server, recipient.port, ssl=context)
+    try:
+        writer.write(f"{len(message)} ".encode() + message)
+        await writer.drain()
+    finally:
+        writer.close()
+    await writer.wait_closed()

@@ -1,0 +1,68 @@
+"""The closed vocabularies of a call's end: how calls, transfers and refusals may turn out.
+
+Every record, metric label and SIP ``Reason`` text uses these values and no others.
+"""
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a call ended. Exactly one per call."""
+
+    CALLER_HUNG_UP = "caller_hung_up"
+    AGENT_HUNG_UP = "agent_hung_up"
+    TRANSFERRED = "transferred"
+    FELL_BACK = "fell_back"
+    """Model or media plane lost in mid-call; the caller reached the number's fallback."""
+    ABANDONED = "abandoned"
+    """The caller gave up before answer (CANCEL)."""
+    REFUSED = "refused"
+    """Refused before answer; ``cause`` is a RefusalCause."""
+    FAILED = "failed"
+    """Answered, then lost, and the fallback was not reached either."""
+    CONTROLLER_LOST = "controller_lost"
+    """esl_app died during the call; closed when it came back."""
+
+
+class RefusalCause(StrEnum):
+    """Why a call was refused before answer. See ``SIP_STATUS`` for what the caller's side is told."""
+
+    MODEL_UNAVAILABLE = "model_unavailable"
+    MEDIA_UNAVAILABLE = "media_unavailable"
+    """media_fork did not answer, or the fork could not be connected."""
+    AT_CAPACITY = "at_capacity"
+    DRAINING = "draining"
+    UNKNOWN_AGENT = "unknown_agent"
+    BAD_CALL = "bad_call"
+    """The call lacks what the edge must have given it (no X-Tandem-Call, for one)."""
+    CONTROLLER_ERROR = "controller_error"
+
+
+class TransferOutcome(StrEnum):
+    """How a transfer ended, as told to the agent and the record."""
+
+    ANSWERED = "answered"
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    REJECTED = "rejected"
+    """The target declined (603, 403, 486 from policy of the far end, ...)."""
+    UNREACHABLE = "unreachable"
+    """404, 480, 5xx, timeout before ringing."""
+    REFUSED_BY_POLICY = "refused_by_policy"
+    UNKNOWN_DESTINATION = "unknown_destination"
+    CALLER_HUNG_UP = "caller_hung_up"
+    NOT_CONFIRMED = "not_confirmed"
+    """REFER accepted with 202, but no final NOTIFY came."""
+    FAILED = "failed"
+
+
+SIP_STATUS: dict[RefusalCause, tuple[int, str]] = {
+    RefusalCause.MODEL_UNAVAILABLE: (503, "NORMAL_TEMPORARY_FAILURE"),
+    RefusalCause.MEDIA_UNAVAILABLE: (503, "NORMAL_TEMPORARY_FAILURE"),
+    RefusalCause.AT_CAPACITY: (503, "NORMAL_TEMPORARY_FAILURE"),
+    RefusalCause.DRAINING: (503, "NORMAL_TEMPORARY_FAILURE"),
+    RefusalCause.CONTROLLER_ERROR: (503, "NORMAL_TEMPORARY_FAILURE"),
+    RefusalCause.UNKNOWN_AGENT: (404, "UNALLOCATED_NUMBER"),
+    RefusalCause.BAD_CALL: (603, "CALL_REJECTED"),
+}
+"""SIP status seen by the caller's side, and the FreeSWITCH hangup cause that makes it (observed mapping)."""

@@ -1,0 +1,128 @@
+"""What the edge does with the target of a REFER: the dial policy of the agents, for whoever sends it.
+
+kamailio/refer.cfg is what really decides; tests/edge puts one table of targets through both. What passes goes on as a new
+Refer-To made of the parts that were judged and no others.
+"""
+
+import re
+from dataclasses import dataclass
+
+from tandem import countries, dial_policy, edge, numbering
+from tandem.edge import Group
+from tandem.route import Refusal
+from tandem.settings import Settings, TrunkKind
+
+_HOST = r"(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])"
+_PARAMETERS = r"(?P<parameters>(;[a-z0-9._~+=:-]*)*)"
+_SIP = re.compile(
+    rf"sip:(?P<user>([a-z0-9+*#()._~!';=-]|%[0-9a-f]{{2}})+)@(?P<place>{_HOST}(:[0-9]{{1,5}})?){_PARAMETERS}(\?(?P<headers>.*))?",
+    re.IGNORECASE,
+)
+_TEL = re.compile(rf"tel:(?P<user>[0-9+*#().-]+){_PARAMETERS}", re.IGNORECASE)
+_ELSEWHERE = re.compile(r";(maddr|method)(=|;|$)", re.IGNORECASE)
+_VALUE = r"([a-z0-9.!*'()+;:@/=~_-]|%[2-6][0-9a-f]|%7[0-9a-e])+"
+_OF_POLICY = {
+    dial_policy.Refusal.EMERGENCY: Refusal.REFER_TO_EMERGENCY,
+    dial_policy.Refusal.NOT_A_NUMBER: Refusal.REFER_TO_NO_NUMBER,
+    dial_policy.Refusal.OWN_NUMBER: Refusal.REFER_TO_OWN_NUMBER,
+    dial_policy.Refusal.PREMIUM: Refusal.REFER_TO_PREMIUM,
+    dial_policy.Refusal.INTERNATIONAL: Refusal.REFER_TO_INTERNATIONAL,
+}
+HEADERS = ("Replaces", "User-to-User")
+"""Headers that a Refer-To may always give the new call."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Who the REFER goes to."""
+
+    name: str
+    """Of the trunk or worker."""
+    place: str
+    """Host and port that it is sent to."""
+
+
+def decide(settings: Settings, uri: str, to: Peer) -> str | Refusal:
+    """The Refer-To that goes on for one with ``uri``, or why it is refused."""
+    if numbering.service_urn(uri) or _is_emergency(settings, uri):
+        return Refusal.REFER_TO_EMERGENCY
+    if not re.match("(sip|tel):", uri, re.IGNORECASE):
+        return Refusal.REFER_TO_UNKNOWN_SCHEME
+    target = _SIP.fullmatch(uri) or _TEL.fullmatch(uri)
+    if target is None:
+        return Refusal.REFER_MALFORMED
+    parts = target.groupdict()
+    parameters = re.sub(";method=INVITE(;|$)", r"\1", parts["parameters"], count=1, flags=re.IGNORECASE)
+    if _ELSEWHERE.search(parameters):
+        return Refusal.REFER_WITH_PARAMETER
+    headers = parts.get("headers")
+    if headers is not None and not _is_allowed(settings, headers):
+        return Refusal.REFER_WITH_HEADER
+    owner = to.name if target.re is _TEL else _owner(settings, parts["host"])
+    if owner is None:
+        return Refusal.REFER_TO_UNKNOWN_HOST
+    digits = numbering.dialled(uri)
+    refusal = dial_policy.judge(settings, digits)
+    if refusal is not None:
+        return _OF_POLICY[refusal]
+    suffix = "" if headers is None else f"?{headers}"
+    if owner not in (_OURSELVES, to.name):
+        return f"sip:{digits}@{parts['place']}{parameters}{suffix}"
+    trunk = settings.trunks.get(to.name)
+    if trunk is None or not trunk.gateways:
+        return f"sip:{digits}@{to.place}{suffix}"
+    number = None if trunk.kind is TrunkKind.PBX else dial_policy.e164(settings, digits)
+    if number is None and trunk.kind in (TrunkKind.TWILIO, TrunkKind.BANDWIDTH):
+        return Refusal.REFER_TO_NO_NUMBER
+    return f"sip:{number or digits}@{edge.gateways(to.name, trunk)[0].host}{suffix}"
+
+
+_OURSELVES = "edge"
+
+
+def hosts(settings: Settings) -> dict[str, str]:
+    """Names and addresses that a Refer-To may have beside the addresses of the trunks: the edge's own, the trunks' domains."""
+    ours = [settings.edge.domain, *(socket.address for socket in settings.edge.listen)]
+    ours += [socket.advertise for socket in settings.edge.listen if socket.advertise]
+    domains = {trunk.domain.lower(): name for name, trunk in settings.trunks.items() if trunk.domain}
+    return domains | {host.lower(): _OURSELVES for host in ours}
+
+
+def countries_table(settings: Settings) -> dict[str, str]:
+    """The dial policy's expressions by the keys that kamailio/refer.cfg looks them up by."""
+    table = {}
+    for code, country in countries.countries().items():
+        abroad, home = dial_policy.international(settings, country)
+        table[code] = country.possible
+        table[f"{code}-premium"] = dial_policy.premium(settings, country)
+        table[f"{code}-abroad"] = abroad
+        table[f"{code}-home"] = home
+    return table
+
+
+def _owner(settings: Settings, host: str) -> str | None:
+    """The trunk that ``host`` is of, or ourselves; None for a worker and for everybody else."""
+    name = host.lower().strip("[]")
+    if name in hosts(settings):
+        return hosts(settings)[name]
+    try:
+        peer = edge.recognise(settings, name)
+    except ValueError:
+        peer = next((source for source in edge.sources(settings) if source.address.lower() == name), None)
+    return peer.name if peer and peer.group is not Group.WORKER else None
+
+
+def _is_emergency(settings: Settings, uri: str) -> bool:
+    home = numbering.home_country(settings.policy.home_country)
+    spellings = numbering.emergency_spellings(settings.emergency.numbers, home)
+    if numbering.emergency_number(uri, spellings):
+        return True
+    return re.fullmatch(dial_policy.emergency_digits(settings), numbering.dialled(uri)) is not None
+
+
+def _is_allowed(settings: Settings, headers: str) -> bool:
+    if re.search("(^|&)Replaces=.*&Replaces=", headers, re.IGNORECASE):
+        return False
+    name = "|".join([*HEADERS, *settings.policy.refer_headers])
+    one = f"(Require=replaces|({name})={_VALUE})"
+    return re.fullmatch(f"{one}(&{one})*", headers, re.IGNORECASE) is not None
