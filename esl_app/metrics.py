@@ -1,0 +1,26 @@
+"""What esl_app counts. Labels have closed vocabularies: outcomes, refusal causes, methods, and the words below."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CALLS = Counter("tandem_calls_total", "Calls that ended, by outcome; cause for those refused.", ["outcome", "cause"])
+ACTIVE = Gauge("tandem_calls_active", "Calls under way at this worker.")
+SETUP = Histogram(
+    "tandem_call_setup_seconds",
+    "From the call's arrival to its answer: the time the caller waits.",
+    buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 10, 20),
+)
+FORK_CONNECT = Histogram(
+    "tandem_fork_connect_seconds",
+    "From uuid_audio_fork start to its connect event.",
+    buckets=(0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+TRANSFERS = Counter("tandem_transfers_total", "Transfers that ended, by method and outcome.", ["method", "outcome"])
+FALLBACKS = Counter("tandem_fallbacks_total", "Answered calls taken to their fallback, by what was lost.", ["lost"])
+"""``lost``: model, fork, fork_not_connected."""
+INVALID_COMMANDS = Counter("tandem_commands_invalid_total", "JSON frames from media_fork that are no command.")
+DROPPED = Counter("tandem_esl_dropped_total", "Event sockets that esl_app gave up, by cause.", ["cause"])
+DUTY_ERRORS = Counter("tandem_esl_errors_total", "Unforeseen exceptions, by where they were caught.", ["where"])
+"""``where``: call, handler, inbound, server."""
+STRAY_LEGS = Counter("tandem_stray_legs_total", "Legs that could not be ended within the time for it.")
+SWITCH_UP = Gauge("tandem_switch_up", "1 while the inbound event socket to FreeSWITCH is open.")
+DRAINING = Gauge("tandem_draining", "1 while no new call is taken because the process is to end.")

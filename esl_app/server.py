@@ -1,0 +1,166 @@
+"""The outbound ESL server: a greenlet a call, never more calls than the worker may have, and an orderly end."""
+
+import logging
+from typing import TypeAlias, cast
+
+import gevent
+from gevent import socket
+from gevent.event import Event as Flag
+from gevent.server import StreamServer
+
+from esl_app.call import Call, Shutdown
+from esl_app.inbound import Inbound, SwitchAway
+from esl_app.line import Recorder, Services
+from esl_app.media import MediaFork
+from esl_app.metrics import ACTIVE, DRAINING, DROPPED, DUTY_ERRORS
+from esl_app.protocol import COMMAND_FAILURES
+from esl_app.session import Session
+from esl_app.status import Status
+from esl_app.survivors import Survivors
+from esl_app.voicemail import make_folder
+from tandem import dial_policy
+from tandem.outcome import RefusalCause
+from tandem.settings import Settings
+
+LAST_CALLS_S = 10.0
+"""Given to calls that are cut short, for their hangups and records."""
+
+_Greenlet: TypeAlias = "gevent.Greenlet[..., None]"
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """esl_app of one worker. ``recorder`` is the caller's to close, after :meth:`run`."""
+
+    def __init__(self, settings: Settings, worker: str, recorder: Recorder) -> None:
+        cell = settings.workers[worker]
+        self._max_calls = cell.max_calls
+        self._drain_s = settings.esl_app.drain_seconds
+        self._calls: set[_Greenlet] = set()
+        self._taken = 0
+        self._idle = Flag()
+        self._idle.set()
+        self._draining = Flag()
+        self._hurry = Flag()
+        password = settings.freeswitch.password.get_secret_value()
+        self._inbound = Inbound(cell.loopback, settings.freeswitch.event_socket_port, password, self._switch_is_there)
+        self._survivors = Survivors(self._inbound, recorder, settings.records.url, worker)
+        self._services = Services(
+            settings, worker, MediaFork(cell.loopback, settings.media_fork.http_port), self._inbound, recorder
+        )
+        self._listener = StreamServer((cell.loopback, settings.esl_app.port), self._serve, backlog=1024)
+        self._status = Status(cell.loopback, settings.esl_app.metrics_port, self.health)
+
+    @property
+    def port(self) -> int:
+        assert self._listener.server_port is not None
+        return self._listener.server_port
+
+    def start(self) -> None:
+        """Raises OSError where a port is taken."""
+        make_folder(self._services.settings)
+        self._judge_destinations()
+        self._status.start()
+        self._listener.start()
+        self._inbound.start()
+        _log.info("waiting for calls on %s:%d", self._listener.server_host, self.port)
+
+    def _judge_destinations(self) -> None:
+        """Tell which destinations no agent will ever reach; and have phonenumbers' tables loaded before the first call."""
+        for name in self._services.settings.destinations:
+            decision = dial_policy.resolve(self._services.settings, name)
+            if isinstance(decision, dial_policy.Refused):
+                _log.warning("destination %s will be refused: %s", name, decision.refusal.value)
+
+    def run(self) -> None:
+        """Until :meth:`drain` was called and the last call has ended, or the time for that ran out."""
+        self.start()
+        self._draining.wait()
+        self._finish()
+
+    def drain(self) -> None:
+        """Take no new call, finish those under way. Called a second time: at once."""
+        if self._draining.is_set():
+            self._hurry.set()
+        self._draining.set()
+
+    def health(self) -> dict[str, str | int | bool]:
+        return {
+            "status": "draining" if self._draining.is_set() else "ok",
+            "calls": len(self._calls),
+            "max_calls": self._max_calls,
+            "switch": self._inbound.up,
+        }
+
+    # Calls
+
+    def _serve(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        """One connection of FreeSWITCH's, in its own greenlet."""
+        session = Session(address, sock)
+        try:
+            # First of all: FreeSWITCH parks a call for good whose socket closes before `connect`.
+            session.connect()
+        except COMMAND_FAILURES as error:
+            DROPPED.labels(session.drop_cause or "no_call").inc()
+            _log.warning("a connection that is no call: %s", error)
+            session.give_up()
+            return
+        refusal = self._refusal()
+        self._enter(taken=refusal is None)
+        try:
+            Call(session, self._services, refusal).run()
+        except Exception:  # noqa: BLE001 - counted and logged
+            DUTY_ERRORS.labels("server").inc()
+            _log.exception("a call ended unforeseen")
+        finally:
+            if session.drop_cause not in ("stopped", "closed"):
+                DROPPED.labels(session.drop_cause or "unknown").inc()
+            self._leave(taken=refusal is None)
+
+    def _refusal(self) -> RefusalCause | None:
+        if self._draining.is_set():
+            return RefusalCause.DRAINING
+        return RefusalCause.AT_CAPACITY if self._taken >= self._max_calls else None
+
+    def _enter(self, taken: bool) -> None:
+        self._calls.add(cast("_Greenlet", gevent.getcurrent()))
+        self._idle.clear()
+        self._taken += taken
+        ACTIVE.set(self._taken)
+
+    def _leave(self, taken: bool) -> None:
+        self._calls.discard(cast("_Greenlet", gevent.getcurrent()))
+        self._taken -= taken
+        ACTIVE.set(self._taken)
+        if not self._calls:
+            self._idle.set()
+
+    # Beginning and end
+
+    def _switch_is_there(self) -> None:
+        self._pause(self._draining.is_set())
+        self._survivors.close()
+
+    def _pause(self, pause: bool) -> None:
+        """Have FreeSWITCH itself refuse new calls, and OPTIONS, with 503: the edge then passes this worker over."""
+        try:
+            self._inbound.api("fsctl", "pause" if pause else "resume", "inbound")
+        except (SwitchAway, *COMMAND_FAILURES) as error:
+            _log.warning("FreeSWITCH was not %s: %s", "paused" if pause else "resumed", error)
+
+    def _finish(self) -> None:
+        DRAINING.set(1)
+        _log.info("draining: %d calls to finish within %d s", len(self._calls), self._drain_s)
+        self._pause(True)
+        gevent.wait([self._idle, self._hurry], timeout=self._drain_s, count=1)
+        if self._calls:
+            _log.warning("cutting %d calls short", len(self._calls))
+            gevent.killall(list(self._calls), Shutdown, timeout=LAST_CALLS_S)
+        self.stop()
+        _log.info("drained")
+
+    def stop(self) -> None:
+        """Close every socket; what calls there still are is not waited for."""
+        self._listener.stop(timeout=1)
+        self._inbound.stop()
+        self._status.stop()
