@@ -1,0 +1,68 @@
+"""The events that are sent to the model, with the fields of the GA Realtime specification and no others.
+
+A server of the GA protocol refuses a session.update whole that has an unknown field, or one of the beta's.
+"""
+
+from typing import Any, Final
+
+from media_fork.carriage import Carriage
+from tandem.settings import Agent
+
+KEYS: Final = "A message that begins with [DTMF] has the keys which the caller pressed on the telephone."
+
+
+def session_update(agent: Agent, carriage: Carriage, tools: list[dict[str, Any]]) -> dict[str, Any]:
+    """The session as ``agent`` has it: VAD on the server, which answers by itself and is interrupted by speech."""
+    audio_input: dict[str, Any] = {
+        "format": carriage.model_format,
+        "turn_detection": {
+            **agent.turn_detection.model_dump(),
+            "create_response": True,
+            "interrupt_response": True,
+        },
+    }
+    if agent.transcription is not None:
+        audio_input["transcription"] = {"model": agent.transcription, "language": agent.language}
+    if agent.noise_reduction is not None:
+        audio_input["noise_reduction"] = {"type": agent.noise_reduction}
+    session = {
+        "type": "realtime",
+        "output_modalities": ["audio"],
+        "instructions": f"{agent.instructions.strip()}\n{KEYS}",
+        "audio": {
+            "input": audio_input,
+            "output": {"format": carriage.model_format, "voice": agent.voice},
+        },
+        "tools": tools,
+        "tool_choice": "auto",
+    }
+    return {"type": "session.update", "session": session}
+
+
+def item_create(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "conversation.item.create", "item": item}
+
+
+def function_call_output(item_id: str, call_id: str, output: str) -> dict[str, Any]:
+    return item_create({"id": item_id, "type": "function_call_output", "call_id": call_id, "output": output})
+
+
+def user_message(item_id: str, text: str) -> dict[str, Any]:
+    content = [{"type": "input_text", "text": text}]
+    return item_create({"id": item_id, "type": "message", "role": "user", "content": content})
+
+
+def response_create(event_id: str, instructions: str | None) -> dict[str, Any]:
+    event: dict[str, Any] = {"type": "response.create", "event_id": event_id}
+    if instructions is not None:
+        event["response"] = {"instructions": instructions}
+    return event
+
+
+def truncate(item_id: str, content_index: int, audio_end_ms: int) -> dict[str, Any]:
+    return {
+        "type": "conversation.item.truncate",
+        "item_id": item_id,
+        "content_index": content_index,
+        "audio_end_ms": audio_end_ms,
+    }

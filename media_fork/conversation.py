@@ -1,0 +1,414 @@
+"""One conversation: the caller's audio to the model, the agent's to the caller, and what the two do to each other.
+
+What comes from the model arrives by ``on_audio`` and ``on_event``, what comes from the fork by ``on_caller_audio`` and
+``on_notice``. Nothing here waits: every method returns at once.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import aiohttp
+
+from media_fork import client_events
+from media_fork.carriage import Carriage
+from media_fork.chronicle import Chronicle
+from media_fork.clock import Clock
+from media_fork.decisions import Decisions
+from media_fork.errands import Errands
+from media_fork.events import LiveEvents
+from media_fork.floor import Floor, Silence
+from media_fork.keypad import Keypad
+from media_fork.metrics import Metrics
+from media_fork.playout import Cut, Playout, Utterance
+from media_fork.server_events import MalformedError, id_of, number_of, object_of, text_of
+from media_fork.speech import Speech
+from media_fork.tools import Result
+from media_fork.turns import Turns
+from tandem.rows import Row
+from tandem.seam import MAX_TEXT, Command, Dtmf, Ended, ForkMessage, LiveEventKind, ModelLost, TransferState
+from tandem.settings import Agent, MediaFork, ServerVad
+
+KILL_AUDIO: Final = b'{"type":"killAudio"}'
+CUT_RESPONSES: Final = 8
+"""Cut responses whose late deltas are still looked out for."""
+ALREADY_ACTIVE: Final = "conversation_already_has_active_response"
+
+_log = logging.getLogger(__name__)
+
+
+class Fork(Protocol):
+    """The leg's connection, as far as a conversation uses it."""
+
+    def send_audio(self, l16: bytes) -> None: ...
+
+    def send_text(self, text: bytes) -> None: ...
+
+
+class Model(Protocol):
+    """The model's session, as far as a conversation uses it."""
+
+    send_audio: Callable[[bytes], None]
+
+    def send(self, event: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class World:
+    """What all conversations of a process share."""
+
+    settings: MediaFork
+    clock: Clock
+    metrics: Metrics
+    events: LiveEvents
+    put: Callable[[Row], None]
+    http: aiohttp.ClientSession
+
+
+class Conversation:
+    """``attach`` gives it the model, then ``connected`` the fork."""
+
+    def __init__(self, call: str, agent: Agent, carriage: Carriage, world: World) -> None:
+        clock = world.clock
+        self.call = call
+        self.lost: str | None = None
+        """Why the model is gone."""
+        self.ended: str | None = None
+        """What esl_app said of why the call leaves the agent."""
+        self._greeting = agent.greeting.strip()
+        self._metrics = world.metrics
+        self._counts = world.metrics.counts
+        self._clock = clock
+        self._chronicle = Chronicle(call, clock, world.events, world.put)
+        self._model: Model | None = None
+        self._send_audio: Callable[[bytes], None] = _nowhere
+        self._model_full = True
+        self._fork: Fork | None = None
+        self._to_model = carriage.to_model()
+        self._fork_bytes_per_ms = 2 * carriage.rate / 1000
+        self._greeted = False
+        self._closed = False
+        self._speech = Speech(clock, self._chronicle)
+        self._playout = Playout(
+            carriage, world.settings.lead_ms, self._send_chunk, self._kill, self, self._counts, clock
+        )
+        self._speaking: Utterance | None = None
+        """Whose deltas are coming."""
+        self._cut: deque[str] = deque(maxlen=CUT_RESPONSES)
+        silence_ms = agent.turn_detection.silence_duration_ms if isinstance(agent.turn_detection, ServerVad) else 0
+        self._turns = Turns(clock, self._sent_ms, silence_ms)
+        self._floor = Floor(clock, self._ask, self._on_silence)
+        self._asked_by: str | None = None
+        """event_id of the last response.create."""
+        self._keypad = Keypad(clock, self._enter)
+        self._decisions = Decisions(
+            clock, world.settings.heard_within_ms, self._playout.is_playing, self._command, self._settle
+        )
+        self._errands = Errands(
+            {tool.name: tool for tool in agent.tools},
+            world.http,
+            self._decisions,
+            self._floor,
+            self._chronicle,
+            self._counts,
+            self._answer,
+        )
+        self._ids = 0
+
+    def attach(self, model: Model) -> None:
+        """The model is ready."""
+        self._model = model
+        self._send_audio = model.send_audio
+        self._model_full = False
+        self._chronicle.publish(LiveEventKind.SESSION_READY)
+
+    # The fork.
+
+    def connected(self, fork: Fork) -> None:
+        """The leg has said hello."""
+        self._fork = fork
+        self._chronicle.publish(LiveEventKind.FORK_CONNECTED)
+        if self.lost is None:
+            self._playout.prime()
+        else:
+            self._command(ModelLost(cause=self.lost))
+
+    def on_caller_audio(self, l16: bytes) -> None:
+        """The next bytes of the caller's L16, any number of them."""
+        if self._model_full:
+            self._counts.caller_frames_dropped += 1
+            return
+        event = self._to_model.append(l16)
+        if event:
+            self._send_audio(event)
+        if not self._greeted:
+            self._greeted = True
+            self._floor.request(f'Say exactly this to the caller: "{self._greeting}"')
+
+    def on_fork_full(self, full: bool) -> None:
+        """The leg's connection takes no more for now, or takes it again."""
+        if full:
+            self._playout.pause()
+        elif not self._closed:
+            self._playout.resume()
+
+    def on_notice(self, notice: Dtmf | TransferState | Ended) -> None:
+        """A word from esl_app."""
+        if isinstance(notice, Ended):
+            self.ended = notice.why
+        elif self._closed or self.lost is not None:
+            return
+        elif isinstance(notice, Dtmf):
+            self._chronicle.publish(LiveEventKind.DTMF, notice.digit)
+            self._keypad.press(notice.digit)
+        elif not self._decisions.on_state(notice):
+            self._counts.add("leg_texts_ignored", "unknown_transfer")
+
+    def close(self, why: str) -> None:
+        """The call is over for the agent. What was still open is recorded."""
+        if self._closed:
+            return
+        self._closed = self._model_full = True
+        for cut in self._playout.close():
+            self._speech.over(cut.utterance, cut.heard_ms, cut.received_ms)
+        self._stop()
+        self._chronicle.publish(LiveEventKind.SESSION_ENDED, why)
+
+    # The model.
+
+    def on_audio(self, response: str, item: str, content_index: int, audio: bytes) -> None:
+        utterance = self._speaking
+        if utterance is None or utterance.item != item:
+            if response in self._cut:
+                self._counts.late_deltas += 1
+                return
+            utterance = self._speaking = self._speech.utterance(response, item, content_index)
+            self._turns.model_audio()
+        self._playout.push(utterance, audio)
+        self._floor.output()
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        handler = _HANDLERS.get(event["type"])
+        if handler is None or self._closed:
+            return
+        try:
+            handler(self, event)
+        except MalformedError:
+            self._counts.add("model_events_ignored", "malformed")
+
+    def on_model_full(self, full: bool) -> None:
+        self._model_full = full or self._closed or self.lost is not None
+
+    def on_model_lost(self, cause: str, message: str) -> None:
+        """The model is gone for good: silence at once, and esl_app takes the caller on."""
+        if self._closed or self.lost is not None:
+            return
+        self.lost = cause
+        self._model_full = True
+        _log.error("model lost: %s", message, extra={"call": self.call, "cause": cause})
+        self._counts.add("model_lost", cause)
+        self._chronicle.publish(LiveEventKind.MODEL_LOST, cause)
+        for cut in self._playout.cut():
+            self._speech.over(cut.utterance, cut.heard_ms, cut.received_ms)
+        self._stop()
+        if self._model is not None:
+            self._model.close()
+        self._command(ModelLost(cause=cause))
+
+    # The caller's turns.
+
+    def _on_speech_started(self, event: dict[str, Any]) -> None:
+        at = self._clock.now()
+        if self._floor.active is not None:
+            self._cut.append(self._floor.active)
+        self._speaking = None
+        kills = self._playout.kills
+        cuts = self._playout.cut()
+        if cuts:
+            self._barge_in(self._clock.now() - at, cuts, killed=self._playout.kills > kills)
+        self._decisions.interrupted()
+        unanswered = self._turns.interrupted()
+        if unanswered is not None:
+            self._chronicle.response(unanswered)
+        self._floor.caller_started()
+        self._chronicle.publish(LiveEventKind.CALLER_SPEAKING)
+        self._turns.started(id_of(event, "item_id"), number_of(event, "audio_start_ms"))
+
+    def _barge_in(self, cut_s: float, cuts: list[Cut], *, killed: bool) -> None:
+        for utterance, heard_ms, received_ms in cuts:
+            if heard_ms < received_ms:
+                self._send(client_events.truncate(utterance.item, utterance.content_index, heard_ms))
+            self._speech.over(utterance, heard_ms, received_ms)
+        first = cuts[0]
+        if killed:
+            self._counts.barge_ins += 1
+            self._metrics.cut_seconds.observe(cut_s)
+            self._chronicle.barge_in(first.utterance.item, round(cut_s * 1000), first.heard_ms)
+
+    def _on_speech_stopped(self, event: dict[str, Any]) -> None:
+        self._floor.caller_stopped()
+        self._turns.stopped(id_of(event, "item_id"), number_of(event, "audio_end_ms"))
+
+    def _on_committed(self, event: dict[str, Any]) -> None:
+        self._floor.caller_committed()
+        self._chronicle.caller_turn(self._turns.committed(id_of(event, "item_id")))
+
+    def _on_transcription_completed(self, event: dict[str, Any]) -> None:
+        turn = self._turns.find(id_of(event, "item_id"))
+        turn.text = text_of(event, "transcript").strip()
+        self._turns.close(turn.item)
+        self._chronicle.caller_turn(turn)
+        self._chronicle.publish(LiveEventKind.CALLER_SAID, turn.text)
+
+    def _on_transcription_failed(self, event: dict[str, Any]) -> None:
+        self._turns.close(id_of(event, "item_id"))
+
+    # Responses.
+
+    def _on_item_added(self, event: dict[str, Any]) -> None:
+        self._floor.item_added(text_of(object_of(event, "item"), "id"))
+
+    def _on_response_created(self, event: dict[str, Any]) -> None:
+        self._errands.forget()
+        self._floor.created(text_of(object_of(event, "response"), "id"))
+
+    def _on_output_item_added(self, event: dict[str, Any]) -> None:
+        item, response = object_of(event, "item"), text_of(event, "response_id")
+        if item.get("type") == "message" and response not in self._cut:
+            self._speech.utterance(response, id_of(item, "id"), 0)
+        self._floor.output()
+
+    def _on_output_item_done(self, event: dict[str, Any]) -> None:
+        self._errands.note(object_of(event, "item"))
+        self._floor.output()
+
+    def _on_output_audio_done(self, event: dict[str, Any]) -> None:
+        utterance = self._speech.find(text_of(event, "item_id"))
+        if utterance is not None:
+            self._playout.complete(utterance)
+
+    def _on_transcript_delta(self, event: dict[str, Any]) -> None:
+        self._speech.words(text_of(event, "item_id"), text_of(event, "delta"))
+
+    def _on_transcript_done(self, event: dict[str, Any]) -> None:
+        self._speech.all_words(text_of(event, "item_id"), text_of(event, "transcript"))
+
+    def _on_response_done(self, event: dict[str, Any]) -> None:
+        response = object_of(event, "response")
+        id, status = text_of(response, "id"), response.get("status")
+        for utterance in self._speech.response_done(id):
+            self._playout.complete(utterance)
+        output = response.get("output")
+        for item in output if isinstance(output, list) else []:
+            if isinstance(item, dict):
+                self._errands.note(item)
+        if status == "completed":
+            self._errands.carry_out(interrupted=id in self._cut)
+        else:
+            self._errands.forget()
+        if status == "failed":
+            details = str(response.get("status_details"))[:MAX_TEXT]
+            _log.warning("response failed: %s", details, extra={"call": self.call})
+        self._floor.done(failed=status == "failed")
+
+    def _on_error(self, event: dict[str, Any]) -> None:
+        error = object_of(event, "error")
+        code = str(error.get("code") or error.get("type") or "unknown")
+        message = text_of(error, "message")[:MAX_TEXT]
+        _log.warning("error from the model: %s: %s", code, message, extra={"call": self.call})
+        if code == ALREADY_ACTIVE or (self._asked_by is not None and error.get("event_id") == self._asked_by):
+            self._floor.refused(already_active=code == ALREADY_ACTIVE)
+
+    def _ask(self, instructions: str | None) -> None:
+        self._asked_by = self._new_id("ask")
+        self._send(client_events.response_create(self._asked_by, instructions))
+
+    def _on_silence(self, why: Silence) -> None:
+        self.on_model_lost(why.value, f"the model does not answer: {why.value}")
+
+    # Playout.
+
+    def on_first_audio(self, utterance: Utterance) -> None:
+        self._speech.started(utterance)
+        self._chronicle.publish(LiveEventKind.AGENT_SPEAKING)
+        turn = self._turns.audio_out()
+        if turn is not None:
+            if turn.response_ms is not None:
+                self._metrics.response_seconds.observe(turn.response_ms / 1000)
+            self._chronicle.response(turn)
+
+    def on_heard(self, utterance: Utterance) -> None:
+        received_ms = self._playout.received_ms(utterance)
+        self._speech.over(utterance, received_ms, received_ms)
+        self._decisions.heard()
+
+    # Ways out.
+
+    def _answer(self, call_id: str, output: str) -> None:
+        item = self._new_id("output")
+        self._floor.item_sent(item)
+        self._send(client_events.function_call_output(item, call_id, output))
+
+    def _settle(self, call_id: str, result: Result, respond: bool) -> None:
+        self._errands.settle(call_id, result, respond)
+
+    def _enter(self, digits: str) -> None:
+        item = self._new_id("keys")
+        self._floor.item_sent(item)
+        self._send(client_events.user_message(item, f"[DTMF] {digits}"))
+        self._floor.request()
+
+    def _send(self, event: dict[str, Any]) -> None:
+        if self._model is not None:
+            self._model.send(event)
+
+    def _send_chunk(self, l16: bytes) -> None:
+        if self._fork is not None:
+            self._fork.send_audio(l16)
+
+    def _kill(self) -> None:
+        if self._fork is not None:
+            self._fork.send_text(KILL_AUDIO)
+
+    def _command(self, command: Command) -> None:
+        if self._fork is not None:
+            self._fork.send_text(ForkMessage(data=command).model_dump_json().encode())
+
+    def _sent_ms(self) -> float:
+        return self._to_model.received / self._fork_bytes_per_ms
+
+    def _new_id(self, kind: str) -> str:
+        self._ids += 1
+        return f"tandem_{kind}_{self._ids}"
+
+    def _stop(self) -> None:
+        self._floor.close()
+        self._keypad.close()
+        self._decisions.close()
+        self._errands.close()
+
+
+def _nowhere(event: bytes) -> None:
+    del event
+
+
+_HANDLERS: Final[dict[str, Callable[[Conversation, dict[str, Any]], None]]] = {
+    "error": Conversation._on_error,
+    "input_audio_buffer.speech_started": Conversation._on_speech_started,
+    "input_audio_buffer.speech_stopped": Conversation._on_speech_stopped,
+    "input_audio_buffer.committed": Conversation._on_committed,
+    "conversation.item.input_audio_transcription.completed": Conversation._on_transcription_completed,
+    "conversation.item.input_audio_transcription.failed": Conversation._on_transcription_failed,
+    "conversation.item.added": Conversation._on_item_added,
+    "response.created": Conversation._on_response_created,
+    "response.output_item.added": Conversation._on_output_item_added,
+    "response.output_item.done": Conversation._on_output_item_done,
+    "response.output_audio.done": Conversation._on_output_audio_done,
+    "response.output_audio_transcript.delta": Conversation._on_transcript_delta,
+    "response.output_audio_transcript.done": Conversation._on_transcript_done,
+    "response.done": Conversation._on_response_done,
+}

@@ -1,0 +1,124 @@
+"""What the model may call: transfer and hang_up, which are decisions for the switch, and the agent's HTTP tools."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+import orjson
+
+from tandem.settings import Agent, Destination, HttpTool
+
+TRANSFER: Final = "transfer"
+HANG_UP: Final = "hang_up"
+MAX_BODY_BYTES: Final = 64 << 10
+"""Of a tool's reply; a larger one is an error."""
+MAX_OUTPUT_CHARACTERS: Final = 16 << 10
+"""Of what the model is told."""
+CALL_HEADER: Final = "X-Tandem-Call"
+"""Tells an HTTP tool which call it serves."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a tool call ended: ``status`` for record and metric, ``output`` for the model, in JSON or plain text."""
+
+    status: str
+    output: str
+
+
+def failure(status: str, message: str) -> Result:
+    """A tool call that came to nothing, and why, in words that the model can use."""
+    return Result(status, orjson.dumps({"error": message}).decode())
+
+
+def definitions(agent: Agent, destinations: Mapping[str, Destination]) -> list[dict[str, Any]]:
+    """The ``tools`` of session.update. ``destinations`` are those of the settings; the agent's own are offered."""
+    tools = [_function(tool.name, tool.description, tool.parameters) for tool in agent.tools]
+    if agent.destinations:
+        offered = "; ".join(f"{name}: {destinations[name].description}" for name in agent.destinations)
+        tools.append(
+            _function(
+                TRANSFER,
+                "Put the caller through to a person or department. Tell the caller first. The result says whether"
+                " they answered; where they did not, the caller is still with you: tell them and offer help.",
+                {
+                    "type": "object",
+                    "properties": {
+                        "destination": {"type": "string", "enum": list(agent.destinations), "description": offered},
+                        "reason": {"type": "string", "description": "What the caller wants, in a few words."},
+                    },
+                    "required": ["destination", "reason"],
+                    "additionalProperties": False,
+                },
+            )
+        )
+    tools.append(
+        _function(
+            HANG_UP,
+            "End the call. Say goodbye first.",
+            {
+                "type": "object",
+                "properties": {"reason": {"type": "string", "description": "Why the call is over, in a few words."}},
+                "required": ["reason"],
+                "additionalProperties": False,
+            },
+        )
+    )
+    return tools
+
+
+def _function(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "name": name, "description": description, "parameters": parameters}
+
+
+async def request(client: aiohttp.ClientSession, tool: HttpTool, arguments: dict[str, Any], call: str) -> Result:
+    """Carry ``tool`` out: its arguments in the query for GET and DELETE, as a JSON body otherwise. Never raises but for
+    cancellation; redirects are not followed, they would take the tool's headers elsewhere."""
+    headers = {name: value.get_secret_value() for name, value in tool.headers.items()} | {CALL_HEADER: call}
+    in_query = tool.method in ("GET", "DELETE")
+    try:
+        async with client.request(
+            tool.method,
+            tool.url,
+            params={name: _query_value(value) for name, value in arguments.items()} if in_query else None,
+            json=None if in_query else arguments,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=tool.timeout_ms / 1000),
+        ) as response:
+            body = bytearray()
+            async for part in response.content.iter_chunked(8192):
+                body += part
+                if len(body) > MAX_BODY_BYTES:
+                    return failure("too_large", f"{tool.name} answered with more than {MAX_BODY_BYTES} bytes")
+            status = response.status
+    except TimeoutError:
+        return failure("timeout", f"{tool.name} did not answer within {tool.timeout_ms} ms")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return failure("unreachable", f"{tool.name} could not be reached: {type(error).__name__}")
+    output = _output(bytes(body))
+    if status >= 300:
+        return failure("http_error", f"{tool.name} answered with HTTP status {status}: {output[:1024]}")
+    return Result("ok", output)
+
+
+def _query_value(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _output(body: bytes) -> str:
+    """Compact JSON where ``body`` is JSON, else its text, cut to what the model is told."""
+    try:
+        text = orjson.dumps(orjson.loads(body)).decode()
+    except orjson.JSONDecodeError:
+        text = body.decode("utf-8", "replace")
+    return text if len(text) <= MAX_OUTPUT_CHARACTERS else text[:MAX_OUTPUT_CHARACTERS] + " [cut]"
+
+
+def client() -> aiohttp.ClientSession:
+    """The HTTP client of one process; it keeps connections to the tools open between calls, and no cookies."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=256, limit_per_host=64, keepalive_timeout=30),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
