@@ -1,0 +1,70 @@
+"""One world a switch, shared by the scenarios; each scenario runs against every switch that this machine has."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from lab import softphone
+from lab.capture import Capture
+from lab.site import Site
+from lab.switches import SwitchKind, available
+from lab.world import World
+from tests.call.caller import BRIEF, BRIEF_GREETING, PATIENCE_S, Pbx
+
+HERE = Path(__file__).parent
+
+
+def _scenario_site(data: dict[str, Any]) -> None:
+    data["numbers"][BRIEF] = {"agent": "brief", "fallback": "operator"}
+    for name, dial in (("busy", "2002"), ("nobody", "2003"), ("declines", "2004"), ("operator", "2009")):
+        data["destinations"][name] = {"description": name, "dial": dial, "trunk": "pbx", "ring_seconds": 5}
+    data["destinations"]["premium"] = {"description": "premium", "dial": "+19005550199", "trunk": "carrier"}
+    data["destinations"]["partner"] = {
+        "description": "our partner", "dial": "+12025550160", "trunk": "carrier", "transfer": "refer",
+    }  # fmt: skip
+    softphone.allow(data)
+    data["esl_app"] = {"fork_within_ms": 3000, "voicemail_seconds": 5}
+
+
+BRIEF_AGENT = {
+    "instructions": "You are brief.",
+    "voice": "cedar",
+    "greeting": BRIEF_GREETING,
+    "destinations": ["sales", "busy", "nobody", "declines", "premium", "partner"],
+    "tools": [],
+}
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=list(SwitchKind), ids=lambda kind: str(kind))
+async def shared_world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    reason = available()[request.param]
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp(f"world-{request.param}")
+    site = Site(folder, change=_scenario_site, agents={"brief": yaml.safe_dump(BRIEF_AGENT)})
+    async with World(site, switch=request.param, scenario=HERE / "scenario.yaml") as world:
+        async with Capture(folder / "sip.pcapng", network=site.network, names=site.names) as capture:
+            world.capture = capture
+            yield world
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def world(shared_world: World) -> AsyncIterator[World]:
+    """The shared world with every process up, no faults scripted and no call of an earlier scenario left."""
+    for name, process in list(shared_world.processes.items()):
+        if not process.running:
+            await shared_world.start_process(name)
+    await shared_world.clear_faults()
+    await shared_world.until(shared_world.workers_up, PATIENCE_S, "the edge to see every worker")
+    shared_world.pbx.on_invite = Pbx().on_invite
+    await shared_world.idle(PATIENCE_S)
+    yield shared_world
+    for phone in (shared_world.carrier, shared_world.pbx):
+        for call in phone.calls:
+            await call.hangup()

@@ -1,0 +1,168 @@
+"""What happens when a part dies: before answer the next worker takes the call, afterwards the caller is never left in silence."""
+
+import wave
+
+import numpy as np
+import pytest
+
+from lab import hearing
+from lab.voice import speak
+from lab.world import World
+from tandem.outcome import Outcome, RefusalCause
+from tests.call.caller import (
+    BRIEF,
+    LONG,
+    PATIENCE_S,
+    Caller,
+    Pbx,
+    extension_says,
+    until,
+    worker_reserving,
+    workers_tried,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_a_model_that_refuses_before_answer_sends_the_call_to_the_next_worker(world: World) -> None:
+    await world.model_faults(refuse=503, connections=1)
+    caller = await Caller.talks_to_agent(world)
+    await until(lambda: len(workers_tried(world, caller.call)) == 2, "both workers to be tried")
+    tried = workers_tried(world, caller.call)
+    assert [final for _, final in tried] == [503, 200]
+    assert tried[0][0] != tried[1][0]
+    await caller.call.hangup()
+    story = await caller.story(answered=True)
+    assert story.call.outcome is Outcome.CALLER_HUNG_UP
+    assert story.call.worker == tried[1][0]
+
+
+async def test_no_model_at_all_reaches_the_numbers_fallback_unanswered_by_any_worker(world: World) -> None:
+    pbx = Pbx()
+    world.pbx.on_invite = pbx.on_invite
+    await world.model_faults(refuse=503, connections=10)
+    caller = await Caller.rings(world)
+    await caller.call.wait_answered(PATIENCE_S)
+    assert list(pbx.calls) == ["2009"]
+    await until(
+        lambda: [final for _, final in workers_tried(world, caller.call)] == [503, 503], "both workers to refuse"
+    )
+    await caller.call.hangup()
+
+
+async def test_no_model_at_all_with_voicemail_takes_a_message(world: World) -> None:
+    await world.model_faults(refuse=503, connections=10)
+    caller = await Caller.rings(world, LONG)
+    await caller.call.wait_answered(PATIENCE_S)
+    audio = caller.call.audio
+    await until(lambda: hearing.tone_seconds(audio.heard(), 1000) > 0.3, "the tone after the prompt")
+    await audio.wait_quiet(300, PATIENCE_S)
+    message = speak("This is Ann. Please call me back tomorrow morning.", "caller")
+    await caller.call.audio.play(message)
+    await caller.call.hangup()
+    story = await caller.story()
+    assert story.call.outcome is Outcome.FELL_BACK
+    assert story.call.cause == RefusalCause.MODEL_UNAVAILABLE
+    with wave.open(str(world.settings.freeswitch.voicemail / f"{story.call.id}.wav")) as wav:
+        assert wav.getframerate() == hearing.RATE
+        kept = np.frombuffer(wav.readframes(wav.getnframes()), np.int16)
+    assert hearing.likeness(kept, message) > hearing.ALIKE
+
+
+async def test_a_model_lost_in_mid_call_means_an_apology_and_the_fallback(world: World) -> None:
+    pbx = Pbx()
+    world.pbx.on_invite = pbx.on_invite
+    await world.model_faults(drop_after_ms=400, connections=1)
+    caller = await Caller.rings(world)
+    await caller.call.wait_answered(PATIENCE_S)
+    await until(lambda: "2009" in pbx.calls, "the operator to be rung")
+    assert hearing.loud_seconds(caller.call.audio.heard()) > 0.5, "an apology was heard"
+    await caller.hears(extension_says("2009"))
+    await caller.call.hangup()
+    assert (await caller.story()).call.outcome is Outcome.FELL_BACK
+
+
+async def test_a_worker_killed_before_answer_is_passed_over(world: World) -> None:
+    await world.model_faults(connect_delay_ms=3000, connections=1)
+    caller = await Caller.rings(world)
+    worker = await worker_reserving(world)
+    await world.kill(f"switch@{worker}")
+    await caller.call.wait_answered(PATIENCE_S)
+    await until(lambda: len(workers_tried(world, caller.call)) == 2, "both workers to be tried")
+    assert workers_tried(world, caller.call)[0] == (worker, 0)
+    await caller.call.audio.wait_loud(PATIENCE_S)
+    await caller.call.hangup()
+    assert (await caller.story(answered=True)).call.outcome is Outcome.CALLER_HUNG_UP
+
+
+async def next_call_works(world: World) -> None:
+    caller = await Caller.talks_to_agent(world)
+    await caller.call.hangup()
+    assert (await caller.story()).call.outcome is Outcome.CALLER_HUNG_UP
+
+
+async def test_esl_app_killed_ends_its_call_and_the_next_call_works(world: World) -> None:
+    caller = await Caller.talks_to_agent(world)
+    worker = world.worker_of(caller.call)
+    await world.kill(f"esl_app@{worker}")
+    end = await caller.call.wait_ended(PATIENCE_S)
+    assert end.by == "peer"
+    await next_call_works(world)
+    await world.start_process(f"esl_app@{worker}")
+    story = await caller.story()
+    assert story.call.outcome is Outcome.CONTROLLER_LOST
+
+
+async def test_media_fork_killed_means_an_apology_and_the_fallback_and_the_next_call_works(world: World) -> None:
+    pbx = Pbx()
+    world.pbx.on_invite = pbx.on_invite
+    caller = await Caller.talks_to_agent(world)
+    worker = world.worker_of(caller.call)
+    since = caller.call.audio.now()
+    await world.kill(f"media_fork@{worker}")
+    await until(lambda: "2009" in pbx.calls, "the operator to be rung")
+    assert hearing.loud_seconds(caller.call.audio.heard(), since) > 0.5, "an apology was heard"
+    await caller.hears(extension_says("2009"))
+    await caller.call.hangup()
+    assert (await caller.story()).call.outcome is Outcome.FELL_BACK
+    await next_call_works(world)
+
+
+async def test_a_switch_killed_in_mid_call_is_on_record_and_the_next_call_works(world: World) -> None:
+    caller = await Caller.talks_to_agent(world)
+    worker = world.worker_of(caller.call)
+    await world.kill(f"switch@{worker}")
+    story = await caller.story()
+    assert story.call.outcome is Outcome.FAILED
+    await next_call_works(world)
+    await caller.call.hangup()
+
+
+async def test_the_model_killed_in_mid_call_means_the_fallback_and_the_next_call_gets_it_before_answer(
+    world: World,
+) -> None:
+    pbx = Pbx()
+    world.pbx.on_invite = pbx.on_invite
+    caller = await Caller.talks_to_agent(world)
+    await world.kill("model")
+    await caller.hears(extension_says("2009"))
+    await caller.call.hangup()
+    assert (await caller.story()).call.outcome is Outcome.FELL_BACK
+    pbx.calls.clear()
+    following = await Caller.rings(world, BRIEF)
+    await following.call.wait_answered(PATIENCE_S)
+    assert list(pbx.calls) == ["2009"]
+    await following.call.hangup()
+    await world.start_process("model")
+    await next_call_works(world)
+
+
+async def test_the_edge_killed_in_mid_call_leaves_the_talk_going_and_comes_back_for_its_end(world: World) -> None:
+    caller = await Caller.talks_to_agent(world)
+    await world.kill("kamailio")
+    await caller.says("What are your opening hours?")
+    await caller.hears_more(1.0)
+    await world.start_process("kamailio")
+    await caller.call.hangup()
+    assert (await caller.story()).call.outcome is Outcome.CALLER_HUNG_UP
+    await next_call_works(world)

@@ -1,0 +1,45 @@
+"""Certificates of the tests: an authority, and a certificate of it for the edge and for each party. Made when first asked for."""
+
+import ssl
+import subprocess
+from pathlib import Path
+
+_CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
+
+
+class Certificates:
+    """PEM files in a folder: ca.pem, and NAME.pem with NAME.key for each name asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def made(self) -> Path:
+        """The folder, with ca.pem in it."""
+        if not (self.folder / "ca.pem").exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._openssl("-x509", *_CURVE, "-subj", "/CN=Test authority", "-keyout", "ca.key", "-out", "ca.pem")
+        return self.folder
+
+    def issue(self, name: str, address: str) -> tuple[Path, Path]:
+        """Certificate and key of that name, for an IP address."""
+        folder = self.made()
+        certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+        if not certificate.exists():
+            self._openssl(
+                *("-x509", "-CA", "ca.pem", "-CAkey", "ca.key", *_CURVE, "-subj", f"/CN={name}"),
+                *("-addext", f"subjectAltName=IP:{address}", "-keyout", key.name, "-out", certificate.name),
+            )
+        return certificate, key
+
+    def contexts(self, name: str, address: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        """What a party listens and connects with. It trusts the authority and shows its own certificate."""
+        certificate, key = self.issue(name, address)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for context in (server, client):
+            context.load_cert_chain(certificate, key)
+            context.load_verify_locations(self.folder / "ca.pem")
+        return server, client
+
+    def _openssl(self, *arguments: str) -> None:
+        subprocess.run(["openssl", "req", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=20)

@@ -1,0 +1,33 @@
+"""The lock files go with pyproject.toml and with each other; `make lock` writes both anew."""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def pins(lock: str) -> set[str]:
+    """Each ``name==version``."""
+    return set(re.findall(r"^[a-z0-9][^ ]*==[^ ]+", (ROOT / lock).read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def names(requirements: set[str] | list[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower() for requirement in requirements}
+
+
+def declared(*extras: str) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    return names(project["dependencies"] + [need for extra in extras for need in optional[extra]])
+
+
+def test_the_images_get_what_production_needs_and_nothing_of_the_lab_s():
+    locked = names(pins("production.lock"))
+    assert declared() <= locked
+    assert (declared("lab") - declared()) & locked <= {"typing-extensions"}, "which pydantic needs too"
+
+
+def test_tests_and_images_run_the_same_versions():
+    assert pins("production.lock") <= pins("requirements.lock")
+    assert declared("lab", "dev") <= names(pins("requirements.lock"))
