@@ -12,6 +12,9 @@ from lab.rtp import Packet, RtpStream
 from lab.telephone_event import Digit
 from lab.timeline import Arrival, Timeline, position_at, resampled
 
+WATCH_S = 0.05
+"""How often a wait for silence looks whether the process runs at all."""
+
 
 class _Utterance:
     """Audio that is to be played, at whatever rate the line has when its turn comes."""
@@ -171,17 +174,22 @@ class PhoneAudio:
     async def wait_quiet(self, quiet_ms: float, timeout_s: float) -> float:
         """Until nothing loud came for ``quiet_ms``: when the last loud packet came. Raises TimeoutError.
 
-        A line without packets is quiet. Returns at once where it has been quiet for so long already.
+        A line without packets is quiet. Returns at once where it has been quiet for so long already. Time in which this
+        process did not run is no silence: what came in it has not been heard yet.
         """
         deadline = self._now() + timeout_s
+        ran_since = 0.0
         while True:
             last = self.origin if self._last_loud is None else self._last_loud
-            now, over = self._now(), last + quiet_ms / 1000
+            now, over = self._now(), max(last, ran_since) + quiet_ms / 1000
             if now >= over:
                 return last - self.origin
             if now >= deadline:
                 raise TimeoutError(f"waited {timeout_s:g} s for {quiet_ms:g} ms of silence on the line")
-            await asyncio.sleep(min(over, deadline) - now)
+            wake_at = min(over, deadline, now + WATCH_S)
+            await asyncio.sleep(wake_at - now)
+            if self._now() > wake_at + WATCH_S:
+                ran_since = self._now()
 
     async def wait_digits(self, digits: str, timeout_s: float) -> None:
         """Until DTMF received so far ends with ``digits``. Raises TimeoutError."""

@@ -497,7 +497,7 @@ def test_emergency_call_goes_to_each_carrier_as_that_carrier_wants_it(place: Pla
 
 @pytest.mark.parametrize("how", ["kill", "hang"])
 def test_emergency_call_goes_out_as_it_came_when_every_rtpengine_is_away(make_place: MakePlace, how: str):
-    place = make_place(anchored(engines=2))
+    place = make_place(anchored(engines=2), "-A", "MEDIA_PATIENCE_MS=100")
     edge = place.edge
     edge.expected_errors.append("rtpengine")
     for engine in place.engines.values():
@@ -533,7 +533,7 @@ def test_call_is_refused_with_the_cause_when_every_rtpengine_is_away(place: Plac
 
 
 def test_hung_rtpengine_costs_one_call_a_moment_and_the_next_ones_nothing(make_place: MakePlace):
-    place = make_place(anchored(engines=2), "-A", "MEDIA_RETRY_SECONDS=60")
+    place = make_place(anchored(engines=2), "-A", "MEDIA_RETRY_SECONDS=60", "-A", "MEDIA_PATIENCE_MS=300")
     edge = place.edge
     edge.expected_errors.append("rtpengine")
     place.engines["media-1"].hang()
@@ -547,7 +547,7 @@ def test_hung_rtpengine_costs_one_call_a_moment_and_the_next_ones_nothing(make_p
         calling.final()
     place.engines["media-1"].wake()
     print(f"set-up with a hung rtpengine: {max(taken):.0f} ms once, then {sorted(taken)[-2]:.1f} ms at most")
-    assert sum(ms > 150 for ms in taken) <= 1
+    assert edge.log.count('timeout waiting reply for command "offer"') <= 1
 
 
 def test_killed_rtpengine_costs_nothing_and_comes_back(make_place: MakePlace):

@@ -36,6 +36,8 @@ AGENT = {"instructions": "Answer.", "greeting": "Hello."}
 KAMAILIO = shlex.split(os.environ.get("TANDEM_KAMAILIO", "kamailio"))
 """The command: another version is `TANDEM_KAMAILIO="chroot /some/tree kamailio"`, with this tree and /tmp bound there."""
 SITE = Path(__file__).with_name("site.yaml")
+PATIENT = "MEDIA_PATIENCE_MS=1000"
+"""An rtpengine that is well is never taken for one that is away, however busy the machine is."""
 _ERROR = re.compile(r"(ERROR|CRITICAL|BUG|ALERT): (?!<script>)(?!.*receive_fd\(\): EOF)")
 
 
@@ -172,6 +174,8 @@ class Edge:
 
     def start(self, *options: str) -> None:
         site = self.folder / "site/kamailio" / self.main
+        if not any(option.startswith("MEDIA_PATIENCE_MS=") for option in options):
+            options = (*options, "-A", PATIENT)
         with (self.folder / "kamailio.log").open("ab") as log:
             self.process = subprocess.Popen(
                 kamailio.command(site, self.settings.edge.run_directory, *options, program=KAMAILIO),
