@@ -20,7 +20,11 @@ FALLBACKS = Counter("tandem_fallbacks_total", "Answered calls taken to their fal
 INVALID_COMMANDS = Counter("tandem_commands_invalid_total", "JSON frames from media_fork that are no command.")
 DROPPED = Counter("tandem_esl_dropped_total", "Event sockets that esl_app gave up, by cause.", ["cause"])
 DUTY_ERRORS = Counter("tandem_esl_errors_total", "Unforeseen exceptions, by where they were caught.", ["where"])
-"""``where``: call, handler, inbound, server."""
+"""``where``: api, call, handler, inbound, server."""
+API_REQUESTS = Counter(
+    "tandem_api_requests_total", "Requests to the API, by route and HTTP status.", ["route", "status"]
+)
+"""``route``: as ``POST /v1/calls``; ``none`` where the request got to none."""
 STRAY_LEGS = Counter("tandem_stray_legs_total", "Legs that could not be ended within the time for it.")
 SWITCH_UP = Gauge("tandem_switch_up", "1 while the inbound event socket to FreeSWITCH is open.")
 DRAINING = Gauge("tandem_draining", "1 while no new call is taken because the process is to end.")

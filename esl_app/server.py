@@ -8,6 +8,7 @@ from gevent import socket
 from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
+from esl_app.api import Api
 from esl_app.call import Call, Shutdown
 from esl_app.inbound import Inbound, SwitchAway
 from esl_app.line import Recorder, Services
@@ -50,6 +51,8 @@ class Server:
         )
         self._listener = StreamServer((cell.loopback, settings.esl_app.port), self._serve, backlog=1024)
         self._status = Status(cell.loopback, settings.esl_app.metrics_port, self.health)
+        token = settings.esl_app.api_token
+        self._api = Api(cell.loopback, settings.esl_app.api_port, token.get_secret_value()) if token else None
 
     @property
     def port(self) -> int:
@@ -61,6 +64,8 @@ class Server:
         make_folder(self._services.settings)
         self._judge_destinations()
         self._status.start()
+        if self._api is not None:
+            self._api.start()
         self._listener.start()
         self._inbound.start()
         _log.info("waiting for calls on %s:%d", self._listener.server_host, self.port)
@@ -163,4 +168,6 @@ class Server:
         """Close every socket; what calls there still are is not waited for."""
         self._listener.stop(timeout=1)
         self._inbound.stop()
+        if self._api is not None:
+            self._api.stop()
         self._status.stop()

@@ -126,6 +126,12 @@ def _password(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _api_token(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,256}", secret.get_secret_value()):
+        raise ValueError("expected 16 to 256 letters, digits and . _ ~ + / = -, as of `openssl rand -hex 32`")
+    return secret
+
+
 def matching(pattern: str, expected: str) -> AfterValidator:
     """Text of one form, told in words when it is not."""
     compiled = re.compile(pattern)
@@ -180,5 +186,7 @@ LoopbackPort = Annotated[str, AfterValidator(_loopback_port)]
 PrivatePort = Annotated[str, AfterValidator(_private_port)]
 """``10.0.0.20:2223``: where none but our own machines reach; loopback too."""
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+ApiToken = Annotated[Secret, AfterValidator(_api_token)]
+"""A bearer token (RFC 6750 section 2.1), long enough not to be guessed."""
 Password = Annotated[Secret, AfterValidator(_password)]
 """Of the event socket, whose protocol is lines of text."""

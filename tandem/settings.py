@@ -29,6 +29,7 @@ from tandem import crosscheck, presets
 from tandem.fields import (
     E164,
     Address,
+    ApiToken,
     Country,
     DatabaseUrl,
     Dialled,
@@ -370,6 +371,9 @@ class FreeSwitch(Model):
 class EslApp(Model):
     port: Port = 8084
     metrics_port: Port = 8085
+    api_port: Port = 8086
+    api_token: ApiToken | None = None
+    """What a client of the API must present. None: there is no API."""
     answer_within_ms: Annotated[int, Field(ge=500, le=20000)] = 4000
     """A session must be reserved within this, else the call is refused before it was answered."""
     fork_within_ms: Annotated[int, Field(ge=500, le=20000)] = 3000
@@ -490,6 +494,7 @@ _PORTS: dict[Location, int] = {
     ("freeswitch", "event_socket_port"): FreeSwitch.model_fields["event_socket_port"].default,
     ("esl_app", "port"): EslApp.model_fields["port"].default,
     ("esl_app", "metrics_port"): EslApp.model_fields["metrics_port"].default,
+    ("esl_app", "api_port"): EslApp.model_fields["api_port"].default,
     ("media_fork", "http_port"): MediaFork.model_fields["http_port"].default,
     ("media_fork", "fork_port"): MediaFork.model_fields["fork_port"].default,
 }
