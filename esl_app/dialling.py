@@ -6,6 +6,7 @@ and names, and nothing that a model or a caller's display said is among them.
 
 import re
 
+from tandem.callee import FEATURE_CODE
 from tandem.outcome import TransferOutcome
 from tandem.settings import Edge, Trunk
 
@@ -18,6 +19,7 @@ RING_MARGIN_S = 3
 
 _CALL = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NUMBER = re.compile(r"\+?[0-9]{1,15}")
+_DIALLED = re.compile(rf"{_NUMBER.pattern}|{FEATURE_CODE}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ANONYMOUS = "anonymous"
@@ -41,7 +43,7 @@ def dial_string(
     }
     socket = edge.listen[0]
     host = f"[{socket.address}]" if ":" in socket.address else socket.address
-    uri = f"sip:{_checked(_NUMBER, number)}@{host}:{socket.port};transport={socket.transport.value}"
+    uri = f"sip:{_checked(_DIALLED, number)}@{host}:{socket.port};transport={socket.transport.value}"
     assignments = ",".join(f"{name}={value}" for name, value in variables.items())
     return f"{{{assignments}}}sofia/{PROFILE}/{uri}"
 

@@ -47,7 +47,7 @@ def _apologise_and_reach(line: Line) -> str | None:
         return VOICEMAIL if leave_message(line) else None
     if fallback is None:
         return None
-    decision = dial_policy.resolve(line.settings, fallback)
+    decision = dial_policy.resolve(line.settings, fallback, tenant=line.arrival.tenant, now=line.services.now())
     if isinstance(decision, dial_policy.Refused):
         line.leg.log.error("the fallback %s is refused: %s", fallback, decision.refusal.value)
         return None

@@ -23,7 +23,7 @@ WATCHDOG_S = 30.0
 POLL_S = 0.1
 """The response to a REFER raises no event; it is seen in a channel variable."""
 
-_TARGET = re.compile(r"sip:\+?[0-9]{1,15}@[A-Za-z0-9.\-\[\]:]{1,253}")
+_TARGET = re.compile(r"sip:(\+?[0-9]{1,15}|[*][0-9*]{1,14})@[A-Za-z0-9.\-\[\]:]{1,253}")
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,21 @@ def carry_out(line: Line, wanted: Transfer) -> Ending | None:
     row = TransferRecord(
         call=arrival.call,
         id=wanted.id,
-        destination=wanted.destination,
+        destination=wanted.destination or wanted.number,
         method=TransferMethod.BRIDGE.value,
         started_at=services.now(),
     )
-    decision = dial_policy.decide(line.settings, arrival.agent, wanted.destination, arrival.trunk)
+    decision = dial_policy.decide(
+        line.settings,
+        arrival.agent,
+        wanted.destination,
+        arrival.trunk,
+        number=wanted.number,
+        tenant=arrival.tenant,
+        now=services.now(),
+    )
     if isinstance(decision, dial_policy.Refused):
-        line.leg.log.warning("transfer to %r refused: %s", wanted.destination, decision.refusal.value)
+        line.leg.log.warning("transfer to %r refused: %s", row.destination, decision.refusal.value)
         _over(line, row, decision.outcome, decision.detail)
         return None
     row = row.model_copy(update={"method": decision.method.value})

@@ -42,6 +42,8 @@ class Decision:
     destination: str | None
     """Of a transfer; None for a hang-up."""
     reason: str
+    number: str = ""
+    """Of a transfer to no destination."""
     sent: bool = False
     timer: Timer | None = field(default=None, repr=False)
 
@@ -65,12 +67,12 @@ class Decisions:
         self._settle = settle
         self._open: dict[str, Decision] = {}
 
-    def transfer(self, call_id: str, destination: str, reason: str) -> None:
+    def transfer(self, call_id: str, destination: str, reason: str, number: str = "") -> None:
         """The agent wants the caller put through. One transfer at a time."""
         if any(decision.destination is not None for decision in self._open.values()):
             self._settle(call_id, ANOTHER, True)
         else:
-            self._begin(Decision(call_id, destination[:MAX_TEXT], reason[:MAX_TEXT]))
+            self._begin(Decision(call_id, destination[:MAX_TEXT], reason[:MAX_TEXT], number[:MAX_TEXT]))
 
     def hang_up(self, call_id: str, reason: str) -> None:
         """The agent wants to end the call."""
@@ -126,7 +128,15 @@ class Decisions:
             self._clock.now() + OUTCOME_S,
             lambda: self._conclude(decision, TransferOutcome.FAILED, "no result came of it"),
         )
-        self._send(Transfer(id=decision.id, destination=decision.destination, reason=decision.reason, heard=heard))
+        self._send(
+            Transfer(
+                id=decision.id,
+                destination=decision.destination,
+                number=decision.number,
+                reason=decision.reason,
+                heard=heard,
+            )
+        )
 
     def _conclude(self, decision: Decision, outcome: TransferOutcome, detail: str) -> None:
         output = orjson.dumps({"outcome": outcome.value, "detail": detail}).decode()

@@ -85,7 +85,12 @@ class Errands:
             if arguments is None:
                 self.settle(call_id, tools.failure("bad_arguments", "the arguments are not a JSON object"))
             elif name == tools.TRANSFER:
-                self._decisions.transfer(call_id, _words(arguments, "destination"), _words(arguments, "reason"))
+                self._decisions.transfer(
+                    call_id,
+                    _words(arguments, "destination"),
+                    _words(arguments, "reason"),
+                    _words(arguments, "number"),
+                )
             elif name == tools.HANG_UP:
                 self._decisions.hang_up(call_id, _words(arguments, "reason"))
             elif name not in self._http_tools:

@@ -35,8 +35,8 @@ def failure(status: str, message: str) -> Result:
 def definitions(agent: Agent, destinations: Mapping[str, Destination]) -> list[dict[str, Any]]:
     """The ``tools`` of session.update. ``destinations`` are those of the settings; the agent's own are offered."""
     tools = [_function(tool.name, tool.description, tool.parameters) for tool in agent.tools]
-    if agent.destinations:
-        offered = "; ".join(f"{name}: {destinations[name].description}" for name in agent.destinations)
+    places = _places(agent, destinations)
+    if places:
         tools.append(
             _function(
                 TRANSFER,
@@ -44,11 +44,10 @@ def definitions(agent: Agent, destinations: Mapping[str, Destination]) -> list[d
                 " they answered; where they did not, the caller is still with you: tell them and offer help.",
                 {
                     "type": "object",
-                    "properties": {
-                        "destination": {"type": "string", "enum": list(agent.destinations), "description": offered},
-                        "reason": {"type": "string", "description": "What the caller wants, in a few words."},
-                    },
-                    "required": ["destination", "reason"],
+                    "properties": places
+                    | {"reason": {"type": "string", "description": "What the caller wants, in a few words."}},
+                    # With both on offer it is one or the other.
+                    "required": [*(places if len(places) == 1 else ()), "reason"],
                     "additionalProperties": False,
                 },
             )
@@ -66,6 +65,21 @@ def definitions(agent: Agent, destinations: Mapping[str, Destination]) -> list[d
         )
     )
     return tools
+
+
+def _places(agent: Agent, destinations: Mapping[str, Destination]) -> dict[str, Any]:
+    """What the model may say for where a transfer goes: a destination's name; a number where the agent has rules for some."""
+    places: dict[str, Any] = {}
+    if agent.destinations:
+        offered = "; ".join(f"{name}: {destinations[name].description}" for name in agent.destinations)
+        places["destination"] = {"type": "string", "enum": list(agent.destinations), "description": offered}
+    if agent.free_numbers:
+        otherwise = "Instead of a destination, where none fits: a" if agent.destinations else "A"
+        places["number"] = {
+            "type": "string",
+            "description": f"{otherwise} telephone number that the caller gave, in E.164, e.g. +12025550147.",
+        }
+    return places
 
 
 def _function(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:

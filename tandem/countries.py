@@ -56,6 +56,13 @@ def split(e164: str) -> tuple[Country, str] | None:
 
 
 @cache
+def numbers(code: str, kind: str) -> str:
+    """National numbers of a ``kind`` (as phonenumbers' metadata name it) in any of the countries that share ``code``."""
+    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE[int(code)]
+    return _union(_pattern(getattr(_metadata(int(code), region), kind)) for region in regions)
+
+
+@cache
 def at_home(region: str) -> str:
     """National numbers that are in use in ``region`` (ISO 3166)."""
     return _union(_in_use(_metadata(phonenumbers.country_code_for_region(region), region)))

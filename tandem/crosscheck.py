@@ -67,6 +67,7 @@ class _Names:
                 choice = [*self._destinations, VOICEMAIL]
                 yield from self._destination(self._document, (*place, "fallback"), route.get("fallback"), choice)
         yield from self._emergency_names()
+        yield from self._rules()
         for name, entry in self._destinations.items():
             yield from self._trunk(("destinations", name, "trunk"), _get(entry, "trunk"))
             if name == VOICEMAIL:
@@ -101,6 +102,25 @@ class _Names:
             for index, trunk in enumerate(_sequence(recipient, "trunks")):
                 where: Location = ("emergency", "notify", "recipients", name, "trunks", index)
                 yield from _known(self._document, where, "pbx", trunk, phones)
+
+    def _rules(self) -> Iterator[Problem]:
+        rules = _sequence(self._document.data, "policy", "rules")
+        names = [str(_get(rule, "name")) for rule in rules]
+        tenants = {_get(trunk, "tenant", "default") for trunk in self._trunks.values()}
+        for index, rule in enumerate(rules):
+            where: Location = ("policy", "rules", index)
+            if names[index] in names[:index]:
+                yield self._document.problem(
+                    (*where, "name"), f"{names[index]!r} is given twice; expected another name"
+                )
+            for place, trunk in enumerate(_sequence(rule, "trunks")):
+                yield from self._trunk((*where, "trunks", place), trunk)
+            for place, tenant in enumerate(_sequence(rule, "tenants")):
+                yield from _known(self._document, (*where, "tenants", place), "trunk of a tenant", tenant, tenants)
+        allowing = [name for name, rule in zip(names, rules, strict=True) if _get(rule, "action") != "refuse"]
+        for agent in self._agents.values():
+            for place, name in enumerate(_sequence(agent.data, "free_numbers")):
+                yield from _known(agent, ("free_numbers", place), "rule that allows", name, allowing)
 
     def _all_readable(self) -> bool:
         return all(agent.readable for agent in self._agents.values())

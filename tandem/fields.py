@@ -154,8 +154,11 @@ Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[
     str, matching(r"[a-z0-9][a-z0-9_-]{0,62}", "a name of small letters, digits, - and _, at most 63 characters")
 ]
-Dialled = Annotated[str, matching(r"\+[1-9][0-9]{6,14}|[0-9]{1,15}", "an E.164 number, or an extension of digits")]
-"""An E.164 number, or an extension of digits."""
+Dialled = Annotated[
+    str,
+    matching(r"\+[1-9][0-9]{6,14}|[0-9]{1,15}|[*][0-9*]{1,14}", "an E.164 number, an extension of digits, or a * code"),
+]
+"""An E.164 number, an extension of digits, or a feature code."""
 ReferHeader = Annotated[
     str,
     matching(

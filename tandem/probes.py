@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -109,7 +110,7 @@ def spool(settings: Records) -> str:
 def destination(settings: Settings, name: str) -> str:
     """The dial policy lets agents dial it."""
     dial = settings.destinations[name].dial
-    decision = dial_policy.resolve(settings, name)
+    decision = dial_policy.resolve(settings, name, now=time.time())
     if isinstance(decision, dial_policy.Refused):
         raise Failed(
             f"{dial} is never dialled: {decision.detail}", "correct its dial, or policy where it forbids too much"

@@ -7,7 +7,7 @@ Refer-To made of the parts that were judged and no others.
 import re
 from dataclasses import dataclass
 
-from tandem import countries, dial_policy, edge, numbering
+from tandem import callee, countries, dial_policy, edge, numbering
 from tandem.edge import Group
 from tandem.route import Refusal
 from tandem.settings import Settings, TrunkKind
@@ -27,6 +27,8 @@ _OF_POLICY = {
     dial_policy.Refusal.OWN_NUMBER: Refusal.REFER_TO_OWN_NUMBER,
     dial_policy.Refusal.PREMIUM: Refusal.REFER_TO_PREMIUM,
     dial_policy.Refusal.INTERNATIONAL: Refusal.REFER_TO_INTERNATIONAL,
+    dial_policy.Refusal.FEATURE_CODE: Refusal.REFER_TO_NO_NUMBER,
+    dial_policy.Refusal.RULE: Refusal.REFER_TO_NO_NUMBER,
 }
 HEADERS = ("Replaces", "User-to-User")
 """Headers that a Refer-To may always give the new call."""
@@ -42,8 +44,8 @@ class Peer:
     """Host and port that it is sent to."""
 
 
-def decide(settings: Settings, uri: str, to: Peer) -> str | Refusal:
-    """The Refer-To that goes on for one with ``uri``, or why it is refused."""
+def decide(settings: Settings, uri: str, to: Peer, *, tenant: str = "default", now: float) -> str | Refusal:
+    """The Refer-To that goes on for one with ``uri``, or why it is refused. ``now``: Unix seconds."""
     if numbering.service_urn(uri) or _is_emergency(settings, uri):
         return Refusal.REFER_TO_EMERGENCY
     if not re.match("(sip|tel):", uri, re.IGNORECASE):
@@ -62,16 +64,17 @@ def decide(settings: Settings, uri: str, to: Peer) -> str | Refusal:
     if owner is None:
         return Refusal.REFER_TO_UNKNOWN_HOST
     digits = numbering.dialled(uri)
-    refusal = dial_policy.judge(settings, digits)
-    if refusal is not None:
-        return _OF_POLICY[refusal]
+    over = to.name if owner == _OURSELVES else owner
+    judgement = dial_policy.judge(settings, digits, trunk=over, tenant=tenant, now=now)
+    if judgement.refusal is not None:
+        return _OF_POLICY[judgement.refusal]
     suffix = "" if headers is None else f"?{headers}"
     if owner not in (_OURSELVES, to.name):
         return f"sip:{digits}@{parts['place']}{parameters}{suffix}"
     trunk = settings.trunks.get(to.name)
     if trunk is None or not trunk.gateways:
         return f"sip:{digits}@{to.place}{suffix}"
-    number = None if trunk.kind is TrunkKind.PBX else dial_policy.e164(settings, digits)
+    number = None if trunk.kind is TrunkKind.PBX else callee.e164(settings, digits)
     if number is None and trunk.kind in (TrunkKind.TWILIO, TrunkKind.BANDWIDTH):
         return Refusal.REFER_TO_NO_NUMBER
     return f"sip:{number or digits}@{edge.gateways(to.name, trunk)[0].host}{suffix}"
@@ -92,9 +95,11 @@ def countries_table(settings: Settings) -> dict[str, str]:
     """The dial policy's expressions by the keys that kamailio/refer.cfg looks them up by."""
     table = {}
     for code, country in countries.countries().items():
-        abroad, home = dial_policy.international(settings, country)
+        abroad, home = callee.abroad(settings, country)
+        if settings.policy.international:
+            abroad = home = countries.NOTHING
         table[code] = country.possible
-        table[f"{code}-premium"] = dial_policy.premium(settings, country)
+        table[f"{code}-premium"] = countries.NOTHING if settings.policy.premium else country.premium
         table[f"{code}-abroad"] = abroad
         table[f"{code}-home"] = home
     return table
@@ -117,7 +122,7 @@ def _is_emergency(settings: Settings, uri: str) -> bool:
     spellings = numbering.emergency_spellings(settings.emergency.numbers, home)
     if numbering.emergency_number(uri, spellings):
         return True
-    return re.fullmatch(dial_policy.emergency_digits(settings), numbering.dialled(uri)) is not None
+    return re.fullmatch(callee.emergency_digits(settings), numbering.dialled(uri)) is not None
 
 
 def _is_allowed(settings: Settings, headers: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from tandem import dial_policy, edge, names, presets, refer
+from tandem import callee, edge, names, presets, refer
 from tandem.numbering import emergency_spellings, home_country
 from tandem.settings import Credentials, Settings, Socket, Transport, Worker
 from tandem.shipped import shipped
@@ -132,7 +132,7 @@ def kamailio(settings: Settings, out: Path, folder: Path) -> None:
         "routes": edge.outside_routes(settings),
         "numbers": settings.numbers,
         "destinations": settings.destinations,
-        "emergency_digits": dial_policy.emergency_digits(settings),
+        "emergency_digits": callee.emergency_digits(settings),
         "refer_headers": "|".join([*refer.HEADERS, *settings.policy.refer_headers]),
         "hosts": refer.hosts(settings),
         "countries": refer.countries_table(settings),

@@ -82,6 +82,8 @@ class Transfer(Seam):
     id: str = Field(min_length=1, max_length=MAX_ID)
     destination: str = Field(max_length=MAX_TEXT)
     """What the model said: a name to look up, nothing that is ever dialled."""
+    number: str = Field(default="", max_length=MAX_TEXT)
+    """What it said in place of a name, where it may: to be judged by the dial policy."""
     reason: str = Field(default="", max_length=MAX_TEXT)
     heard: bool = True
 

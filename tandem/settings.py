@@ -26,11 +26,11 @@ from pydantic_core import ErrorDetails
 from sqlalchemy import make_url
 
 from tandem import crosscheck, presets
+from tandem.dial_rules import Policy
 from tandem.fields import (
     E164,
     Address,
     ApiToken,
-    Country,
     DatabaseUrl,
     Dialled,
     Extension,
@@ -42,7 +42,6 @@ from tandem.fields import (
     Port,
     Prefix,
     PrivatePort,
-    ReferHeader,
     Secret,
     ShortCode,
     SipUri,
@@ -270,16 +269,6 @@ class Destination(Model):
     """Default: the caller's trunk's way."""
 
 
-class Policy(Model):
-    """What may be dialled at all. Emergency numbers are never dialled by an agent."""
-
-    home_country: Country = crosscheck.DEFAULT_COUNTRY
-    international: bool = False
-    premium: bool = False
-    refer_headers: list[ReferHeader] = []
-    """Headers that a Refer-To may give the new call, beside Replaces and User-to-User."""
-
-
 class Emergency(Model):
     """Numbers that go from the edge straight to the carriers, in order."""
 
@@ -455,6 +444,8 @@ class Agent(Model):
     """What the agent opens with, in words; the model says it in its voice."""
     language: Annotated[str, matching(r"[a-z]{2}", "an ISO 639-1 code of two small letters, e.g. en")] = "en"
     destinations: list[Name] = []
+    free_numbers: list[Name] = []
+    """Rules of policy.rules: a number that one of them allows, the agent may name itself."""
     tools: list[HttpTool] = []
     turn_detection: Annotated[ServerVad | SemanticVad, Field(discriminator="type")] = ServerVad()
     noise_reduction: Literal["near_field", "far_field"] | None = None

@@ -8,10 +8,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tandem.dial_policy import Allowed, Refusal, Refused, decide, judge, resolve
+from tandem import dial_policy
+from tandem.dial_policy import Allowed, Refusal, Refused
 from tandem.outcome import TransferOutcome
 from tandem.settings import Settings, TransferMethod, load
 
+NOON = 1764590400.0
+"""Monday, 1 December 2025, 12:00 UTC."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,6 +39,18 @@ def site(folder: Path, **policy: Any) -> Settings:
     (folder / "agents/reception.yaml").write_text(yaml.safe_dump(agent))
     (folder / "agents/other.yaml").write_text(yaml.safe_dump(agent | {"destinations": ["mobile"]}))
     return load(folder / "tandem.yaml", {})
+
+
+def decide(settings: Settings, agent: str, destination: str, trunk: str = "", **options: Any) -> Allowed | Refused:
+    return dial_policy.decide(settings, agent, destination, trunk, now=NOON, **options)
+
+
+def resolve(settings: Settings, destination: str) -> Allowed | Refused:
+    return dial_policy.resolve(settings, destination, now=NOON)
+
+
+def judge(settings: Settings, dialled: str) -> Refusal | None:
+    return dial_policy.judge(settings, dialled, now=NOON).refusal
 
 
 @pytest.fixture
@@ -174,7 +189,8 @@ def test_the_home_countrys_own_emergency_numbers_are_known(tmp_path: Path) -> No
         ("2025550100", Refusal.OWN_NUMBER),
         ("912025550100", Refusal.OWN_NUMBER),
         ("", Refusal.NOT_A_NUMBER),
-        ("*67", Refusal.NOT_A_NUMBER),
+        ("*67", Refusal.FEATURE_CODE),
+        ("#31#", Refusal.NOT_A_NUMBER),
         ("alice", Refusal.NOT_A_NUMBER),
         ("٩١١", Refusal.NOT_A_NUMBER),
         ("+12345", Refusal.NOT_A_NUMBER),

@@ -216,7 +216,7 @@ def test_the_agent_hangs_up(world: World) -> None:
         "[]",
         '{"type":"json"}',
         '{"type":"json","data":{"command":"dial","number":"911"}}',
-        '{"type":"json","data":{"command":"transfer","id":"t","destination":"sales","number":"911"}}',
+        '{"type":"json","data":{"command":"transfer","id":"t","destination":"sales","dial":"911"}}',
         '{"type":"other","data":{"command":"hang_up","id":"x"}}',
         '{"type":"json","data":{"command":"hang_up","id":""}}',
         "{" * 10000,

@@ -32,6 +32,7 @@ async def test_a_transfer_goes_out_when_what_was_said_has_been_heard(plane):
         "command": "transfer",
         "id": "fc_1",
         "destination": "sales",
+        "number": "",
         "reason": "a quote",
         "heard": True,
     }
@@ -65,6 +66,14 @@ async def test_a_destination_that_nobody_configured_is_sent_on_for_the_policy_to
     assert (await fork.command())["destination"] == "+19005550100"
     await fork.notice(notice="transfer", id="fc_1", outcome="refused_by_policy", detail="not allowed")
     assert output(await session.event("conversation.item.create"))["outcome"] == "refused_by_policy"
+    await fork.close()
+
+
+async def test_a_number_that_the_model_names_is_sent_on_as_that(plane):
+    fork, session = await plane.call()
+    await session.call("resp_1", "fc_1", "transfer", {"number": "+1 202 555 0160", "reason": "home"})
+    command = await fork.command()
+    assert (command["destination"], command["number"]) == ("", "+1 202 555 0160")
     await fork.close()
 
 

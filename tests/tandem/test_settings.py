@@ -403,7 +403,7 @@ WRONG_AGENT = {
         {"voicee": "marin"},
         "voicee",
         (
-            "voicee: is not a known key; expected one of: destinations, greeting, instructions, language, noise_reduction, "
+            "voicee: is not a known key; expected one of: destinations, free_numbers, greeting, instructions, language, noise_reduction, "
             "tools, transcription, turn_detection, voice"
         ),
     ),
