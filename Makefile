@@ -43,7 +43,7 @@ lock: setup ## write requirements.lock (everything) and production.lock (what th
 	@$(PYTHON) $(LOCK) --all-extras -o requirements.lock
 	@$(PYTHON) $(LOCK) -c requirements.lock -o production.lock
 
-clean: ## remove what runs left behind (not the virtual environment)
-	@rm -rf run out bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove what demonstrations, benches and tests left behind (neither run/, which has the records, nor .venv)
+	@rm -rf out bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .PHONY: help setup demo test lint format bench bench-edge lock clean mutate

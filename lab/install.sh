@@ -9,8 +9,8 @@ die() { echo "tandem: $*" >&2; exit 1; }
 [ -r /etc/debian_version ] || die "this set-up knows Debian only; install the packages listed in lab/install.sh by hand, then make a virtual environment in .venv"
 
 packages=(
-  ca-certificates python3 python3-venv
-  kamailio kamailio-extra-modules kamailio-tls-modules kamailio-utils-modules
+  ca-certificates python3 python3-venv iproute2
+  kamailio kamailio-extra-modules kamailio-tls-modules
   rtpengine-daemon
   sip-tester baresip-core tshark espeak-ng sox postgresql
 )

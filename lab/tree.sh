@@ -1,7 +1,7 @@
 #!/bin/bash
 # A tree of another Debian, for what this one does not have: lab/tree.sh SUITE FOLDER PACKAGE...
 #   lab/tree.sh sid /var/lib/tandem-sid asterisk          a PBX that nobody here wrote (Asterisk 22)
-#   lab/tree.sh trixie /var/lib/tandem-trixie kamailio,kamailio-extra-modules,kamailio-tls-modules,kamailio-utils-modules
+#   lab/tree.sh trixie /var/lib/tandem-trixie kamailio,kamailio-extra-modules,kamailio-tls-modules
 set -eu
 [ $# -ge 3 ] || { echo "usage: lab/tree.sh SUITE FOLDER PACKAGE[,PACKAGE...]" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || { echo "tandem: only root can make a tree" >&2; exit 1; }
