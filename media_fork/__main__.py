@@ -62,7 +62,9 @@ async def serve(settings: Settings, worker: str, recorder: Recorder) -> None:
         sessions = Sessions(settings, world, batches, host)
         first_frame_s = settings.media_fork.first_frame_ms / 1000
         forks = await leg.listen(host, settings.media_fork.fork_port, sessions.claim, first_frame_s, counts, clock)
-        runner = await Server(sessions, metrics, events).start(host, settings.media_fork.http_port)
+        runner = await Server(sessions, metrics, events, settings.media_fork.first_frame_ms / 1000).start(
+            host, settings.media_fork.http_port
+        )
         _log.info(
             "ready: http on %s:%d, forks on %s:%d, model %s",
             host,

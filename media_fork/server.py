@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from prometheus_client import REGISTRY, generate_latest
@@ -25,14 +25,62 @@ EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Server:
-    """The application; ``sessions`` does the work."""
+class _Silent(asyncio.Protocol):
+    """Stands before ``inner``, aiohttp's protocol, and closes the connection where no request comes ``within_s``."""
 
-    def __init__(self, sessions: Sessions, metrics: Metrics, events: LiveEvents) -> None:
+    def __init__(self, inner: asyncio.Protocol, waiting: dict[Any, asyncio.TimerHandle], within_s: float) -> None:
+        self._inner = inner
+        self._waiting = waiting
+        self._within_s = within_s
+        self.data_received = inner.data_received  # type: ignore[method-assign]
+        self.eof_received = inner.eof_received  # type: ignore[method-assign]
+        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        loop = asyncio.get_running_loop()
+        self._waiting[transport] = loop.call_later(self._within_s, self._transport.abort)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if timer := self._waiting.pop(self._transport, None):
+            timer.cancel()
+        self._inner.connection_lost(error)
+
+
+class _Site(web.BaseSite):
+    """A TCP port whose connections are aiohttp's, each ``wrapped``."""
+
+    def __init__(
+        self, runner: web.AppRunner, host: str, port: int, wrapped: Callable[[asyncio.Protocol], asyncio.Protocol]
+    ) -> None:
+        super().__init__(runner)
+        self._host, self._port, self._wrapped = host, port, wrapped
+
+    @property
+    def name(self) -> str:
+        return f"http://{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        await super().start()
+        made = self._runner.server
+        assert made is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: self._wrapped(made()), self._host, self._port, reuse_address=True
+        )
+
+
+class Server:
+    """The application; ``sessions`` does the work. A connection whose first request does not come ``within_s`` is closed."""
+
+    def __init__(self, sessions: Sessions, metrics: Metrics, events: LiveEvents, within_s: float) -> None:
+        self._within_s = within_s
+        self._waiting: dict[Any, asyncio.TimerHandle] = {}
         self._sessions = sessions
         self._metrics = metrics
         self._events = events
-        self.app = web.Application(client_max_size=MAX_BODY_BYTES)
+        self.app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._spoke])
         self.app.router.add_post("/v1/sessions", self._reserve)
         self.app.router.add_delete("/v1/sessions/{session}", self._release)
         self.app.router.add_get("/healthz", self._healthz)
@@ -43,8 +91,18 @@ class Server:
         """Listen. The runner's ``cleanup`` ends it."""
         runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        await web.TCPSite(runner, host, port).start()
+        await _Site(runner, host, port, self._patient).start()
         return runner
+
+    def _patient(self, inner: asyncio.Protocol) -> asyncio.Protocol:
+        return _Silent(inner, self._waiting, self._within_s)
+
+    @web.middleware
+    async def _spoke(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A whole request has come."""
+        if timer := self._waiting.pop(request.transport, None):
+            timer.cancel()
+        return await handler(request)
 
     async def _reserve(self, request: web.Request) -> web.Response:
         try:

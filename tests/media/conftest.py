@@ -63,7 +63,8 @@ class Plane:
             clock,
         )
         self.fork_port = self._forks.sockets[0].getsockname()[1]
-        self._runner = await Server(self.sessions, self.metrics, self.events).start("127.0.0.1", 0)
+        within_s = self.settings.media_fork.first_frame_ms / 1000
+        self._runner = await Server(self.sessions, self.metrics, self.events, within_s).start("127.0.0.1", 0)
         self.http = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         self.client = aiohttp.ClientSession()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 
 from websockets.exceptions import InvalidStatus
 
@@ -188,3 +189,18 @@ async def test_health_and_metrics_tell_the_load(plane):
     assert "tandem_media_sessions 1.0" in body
     assert 'tandem_media_sessions_reserved_total{codec="PCMU"} 1.0' in body
     await fork.close()
+
+
+async def test_an_http_connection_without_a_request_is_closed(unstarted):
+    unstarted.configure(media_fork={"first_frame_ms": 200})
+    await unstarted.start()
+    host, port = unstarted.http.removeprefix("http://").split(":")
+    for said in (b"", b"GET /healthz HTTP/1.1\r\nHost"):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(said)
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+    status, _ = await unstarted.get("/healthz")
+    assert status == 200
+    await unstarted.stop()
