@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl
 import gevent
 import orjson
 from gevent.pool import Pool
-from gevent.pywsgi import WSGIServer
 from pydantic import BaseModel, ValidationError
 
 from esl_app.metrics import API_REQUESTS, DUTY_ERRORS
+from esl_app.web import WebServer
 
 MAX_BODY = 64 * 1024
 MAX_REQUESTS = 64
@@ -96,7 +96,7 @@ class Api:
         self._token = token.encode()
         self._routes: list[tuple[str, str, re.Pattern[str], Handler]] = []
         pool = Pool(MAX_REQUESTS)
-        self._server = WSGIServer((host, port), self._serve, spawn=pool, log=None, error_log=None)
+        self._server = WebServer((host, port), self._serve, spawn=pool)
 
     def route(self, method: str, path: str, handler: Handler) -> None:
         """``path``: as ``/v1/calls/{call}``, where a name in braces stands for one step. ``handler`` may raise ApiError."""

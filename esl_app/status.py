@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
-from gevent.pywsgi import WSGIServer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from esl_app.web import WebServer
 
 Health = Callable[[], dict[str, Any]]
 
@@ -18,7 +19,7 @@ class Status:
 
     def __init__(self, host: str, port: int, health: Health) -> None:
         self._health = health
-        self._server = WSGIServer((host, port), self._serve, log=None, error_log=None)
+        self._server = WebServer((host, port), self._serve)
 
     def start(self) -> None:
         """Raises OSError where the port is taken."""

@@ -134,3 +134,14 @@ class TestWithToken:
         cell = world.settings.workers["worker-1"]
         status, body, _ = ask((cell.loopback, world.settings.esl_app.api_port), "GET", "/v1/nothing")
         assert (status, body["error"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /v1/conflict HTTP/1.1\r\nHost"])
+def test_a_connection_that_falls_silent_is_closed(
+    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr("esl_app.web.SILENT_S", 0.2)
+    with socket.create_connection(address, 20) as sock:
+        sock.sendall(said)
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert not answer or b" 400 " in answer.partition(b"\r\n")[0]
