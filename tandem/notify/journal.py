@@ -53,6 +53,9 @@ class Journal:
             # SQLite gives its other files the mode of this one.
             os.close(os.open(folder / "journal.sqlite", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._database = self._open(str(folder / "journal.sqlite"))
+            # Whoever starts a notifier may have mended what made it wait.
+            with self._database as database:
+                database.execute("update deliveries set due = 0 where state = 'waiting'")
         except BlockingIOError as error:
             raise JournalInUseError(f"{folder} is in use by another notifier") from error
         except (OSError, sqlite3.Error) as error:

@@ -45,10 +45,6 @@ class Mailbox:
         """It is written down here. Raises MailboxError."""
         await self._ask("htable.delete", "notices", str(number))
 
-    def look_again(self) -> None:
-        """Some of what was fetched is still there: it is fetched again."""
-        self._seen = None
-
     async def _get(self, table: str, key: str) -> str | None:
         result = await self._ask("htable.get", table, key)
         return None if result is None else str(result["item"]["value"])
