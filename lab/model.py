@@ -4,7 +4,7 @@
 
 ``ws://ADDR:PORT/v1/realtime?model=gpt-realtime-2.1`` is the protocol (any key is good, unless ``--key`` names those that
 are), ``POST /lab/faults`` scripts faults for the next connections (lab/faults.py), ``GET /lab/log`` tells what went over
-the newest ones (``?session=ID`` or ``latest`` one of them in full), ``GET /healthz`` how many there are now.
+the newest ones (``?session=ID`` or ``latest`` one of them in full), ``GET /lab/audio`` what one of them was sent to hear, ``GET /healthz`` how many there are now.
 """
 
 import argparse
@@ -93,6 +93,7 @@ class LabModel:
                 web.post("/lab/faults", self._add_faults),
                 web.delete("/lab/faults", self._clear_faults),
                 web.get("/lab/log", self._show_log),
+                web.get("/lab/audio", self._show_audio),
                 web.get("/healthz", self._health),
             ]
         )
@@ -223,13 +224,20 @@ class LabModel:
         if wanted is None:
             return _json({"sessions": [log.summary() for log in self.logs.all()]})
         log = self.logs.get(wanted)
-        if log is None:
-            return _json({"error": f"no session {wanted}; GET /lab/log lists those there were"}, 404)
-        return _json(log.full())
+        return _unknown_session(wanted) if log is None else _json(log.full())
+
+    async def _show_audio(self, request: web.Request) -> web.Response:
+        wanted = request.query.get("session", "latest")
+        log = self.logs.get(wanted)
+        return _unknown_session(wanted) if log is None else web.Response(body=log.audio)
 
     async def _health(self, request: web.Request) -> web.Response:
         del request
         return _json({"status": "ok", "sessions": self.sessions})
+
+
+def _unknown_session(wanted: str) -> web.Response:
+    return _json({"error": f"no session {wanted}; GET /lab/log lists those there were"}, 404)
 
 
 def _json(body: Any, status: int = 200) -> web.Response:

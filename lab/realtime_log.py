@@ -1,4 +1,7 @@
-"""What went over a connection of the lab's model, for tests to look at: every event with its time, audio as its size."""
+"""What went over a connection of the lab's model, for tests to look at: every event with its time, audio as its size.
+
+What the clients of the newest connections said is there in full as well, in the session's own format.
+"""
 
 import time
 from collections import deque
@@ -9,6 +12,10 @@ MAX_ENTRIES: Final = 5000
 MAX_SESSIONS: Final = 500
 AUDIO_FIELDS: Final = {"input_audio_buffer.append": "audio", "response.output_audio.delta": "delta"}
 MAX_TEXT: Final = 2000
+MAX_AUDIO: Final = 1 << 20
+"""Bytes of what the client sent, the newest."""
+MAX_WITH_AUDIO: Final = 8
+"""Connections whose audio is kept, the newest."""
 
 
 class ConnectionLog:
@@ -24,10 +31,22 @@ class ConnectionLog:
         self._close_reason = ""
         self._entries: deque[dict[str, Any]] = deque(maxlen=MAX_ENTRIES)
         self._left_out = 0
+        self._audio: bytearray | None = bytearray()
 
-    def client(self, event: dict[str, Any], audio_bytes: int = 0) -> None:
-        """A client event, as received."""
-        self._add("client", self.told(event), audio_bytes)
+    def client(self, event: dict[str, Any], audio: bytes = b"") -> None:
+        """A client event, as received; of an append its audio, decoded from base64."""
+        self._add("client", self.told(event), len(audio))
+        if self._audio is not None:
+            self._audio += audio
+            del self._audio[:-MAX_AUDIO]
+
+    @property
+    def audio(self) -> bytes:
+        """The newest MAX_AUDIO bytes that the client sent; none where newer connections have taken the room."""
+        return bytes(self._audio or b"")
+
+    def forget_audio(self) -> None:
+        self._audio = None
 
     def server(self, told: dict[str, Any], audio_bytes: int = 0) -> None:
         """A server event that was sent; ``told`` is what ``told`` made of it when it was emitted."""
@@ -91,6 +110,8 @@ class SessionLogs:
         self._logs[log.session] = log
         while len(self._logs) > MAX_SESSIONS:
             del self._logs[next(iter(self._logs))]
+        for older in list(self._logs.values())[-MAX_WITH_AUDIO - 1 : -MAX_WITH_AUDIO]:
+            older.forget_audio()
 
     def get(self, session: str) -> ConnectionLog | None:
         """By id, or ``latest``."""

@@ -79,7 +79,7 @@ class Session:
             kind = check(event)["type"]
             if kind == "input_audio_buffer.append":
                 audio = _audio_of(event["audio"], self._config.input_format)
-                self._wire.log.client(event, len(audio))
+                self._wire.log.client(event, audio)
                 self._on_audio(audio)
             else:
                 self._wire.log.client(event)

@@ -8,6 +8,7 @@ Everything the operator would run runs as it would, from one rendered configurat
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -236,12 +237,19 @@ class World:
         entries = [entry for entry in log["entries"] if entry["from"] == sent_by and "event" in entry]
         return [entry["event"] for entry in entries if entry["event"]["type"] == kind]
 
+    async def model_audio(self) -> bytes:
+        """What the model's newest session was sent to hear, in the session's format."""
+        return await self._model_asked("GET", "/lab/audio", None)
+
     async def _model_http(self, method: str, path: str, body: Any) -> Any:
+        return json.loads(await self._model_asked(method, path, body))
+
+    async def _model_asked(self, method: str, path: str, body: Any) -> bytes:
         host, port = self.site.model
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as http:
             async with http.request(method, f"http://{host}:{port}{path}", json=body) as response:
                 response.raise_for_status()
-                return await response.json(content_type=None)
+                return await response.read()
 
     def records(self) -> Records:
         if self._records is None:

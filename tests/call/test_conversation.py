@@ -79,13 +79,22 @@ async def test_barge_in_silences_the_agent_and_truncates_at_what_rtp_carried(wor
 
 
 async def test_speech_reaches_the_model_and_the_caller_bit_for_bit(world: World) -> None:
-    """PCMU end to end: what the model said is on the caller's RTP as the very G.711 bytes."""
+    """PCMU end to end: the model is sent what the caller's G.711 says, sample by sample, and what it says is on the caller's RTP as it said it."""
     caller = await Caller.talks_to_agent(world)
     heard = caller.call.audio.heard()
     said = ulaw_decode(ulaw_encode(speak(BRIEF_GREETING, "cedar")))
     loud = np.flatnonzero(hearing.loud_frames(said))
     sample = said[loud[0] * hearing.FRAME : loud[0] * hearing.FRAME + 2400]
     assert heard.tobytes().find(sample.tobytes()) >= 0
+    question = "What are your opening hours?"
+    await caller.says(question)
+    await caller.hears_more()
+    spoken = ulaw_decode(ulaw_encode(speak(question, "caller")))
+    loud = np.flatnonzero(hearing.loud_frames(spoken))
+    sample = spoken[loud[0] * hearing.FRAME : loud[0] * hearing.FRAME + 2400]
+    # µ-law has two codes for zero, L16 one: which of them it was is all that may change.
+    sent = ulaw_decode(await world.model_audio())
+    assert sent.tobytes().find(sample.tobytes()) >= 0
     await caller.call.hangup()
 
 
