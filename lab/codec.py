@@ -35,11 +35,6 @@ class Codec:
     encoder: Callable[[], Encode]
     decoder: Callable[[], Decode]
 
-    @property
-    def frame_samples(self) -> int:
-        """Samples in 20 ms."""
-        return self.rate // 50
-
 
 def _g722_encoder() -> Encode:
     codec = libg722.G722(_WIDEBAND, _BIT_RATE)

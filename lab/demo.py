@@ -377,10 +377,10 @@ def main(
     """Place the demonstration call and check what happened."""
     console = Console()
     folder = (out or ROOT / "out" / f"demo-{datetime.now():%Y%m%d-%H%M%S}").resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     if not shutil.which("kamailio"):
         sys.exit("tandem: kamailio is not installed; run: make setup")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         kind = choose_switch(switch)
         code = asyncio.run(demo(folder, kind, os.environ.get("OPENAI_API_KEY", ""), console, keep))
     except PREVENTED as error:

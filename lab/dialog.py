@@ -2,10 +2,10 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sipmessage import Request, Response
 
@@ -17,7 +17,7 @@ from lab.transport import TracedMessage
 MAX_TRACED = 1000
 """Messages that a dialog remembers, the first ones."""
 
-RequestHandler = Callable[[ServerTransaction], Awaitable[None]]
+RequestHandler = Callable[[ServerTransaction], Coroutine[Any, Any, None]]
 
 _DEFAULT_ANSWERS = {"REFER": 501, "NOTIFY": 481, "INVITE": 488, "UPDATE": 488}
 """To in-dialog requests that nobody answered; 200 to all others."""
@@ -73,7 +73,9 @@ class UserAgent(Protocol):
 
     def destination(self, uri: str, otherwise: Address | None) -> Address: ...
 
-    def spawn(self, handler: Awaitable[None], transaction: ServerTransaction, default: Callable[[], None]) -> None: ...
+    def spawn(
+        self, handler: Coroutine[Any, Any, None], transaction: ServerTransaction, default: Callable[[], None]
+    ) -> None: ...
 
     def forget(self, dialog: "Dialog") -> None: ...
 

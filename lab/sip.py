@@ -12,7 +12,8 @@ import ipaddress
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from sipmessage import Request, Response
 
@@ -64,7 +65,7 @@ class Endpoint:
         repeated_out, no_address."""
         self.options_status: int | None = 200
         """Answer to OPTIONS outside dialogs; None: silence."""
-        self.on_invite: Callable[[Uas], Awaitable[None]] | None = None
+        self.on_invite: Callable[[Uas], Coroutine[Any, Any, None]] | None = None
         """Initial INVITE. None: 480. May return while the call goes on; an INVITE unanswered then stays so."""
         self.on_request: RequestHandler | None = None
         """Any other request outside dialogs, OPTIONS included.
@@ -340,7 +341,9 @@ class Endpoint:
         else:
             self.spawn(self.on_request(transaction), transaction, default)
 
-    def spawn(self, handler: Awaitable[None], transaction: ServerTransaction, default: Callable[[], None]) -> None:
+    def spawn(
+        self, handler: Coroutine[Any, Any, None], transaction: ServerTransaction, default: Callable[[], None]
+    ) -> None:
         """Run a handler as a task; then ``default()``, or 500 where it raised, if the request is still unanswered."""
 
         def done(task: "asyncio.Task[None]") -> None:
@@ -355,10 +358,7 @@ class Endpoint:
             elif not transaction.settled and not task.cancelled():
                 default()
 
-        async def run() -> None:
-            await handler
-
-        task = asyncio.get_running_loop().create_task(run())
+        task = asyncio.get_running_loop().create_task(handler)
         self._tasks.add(task)
         task.add_done_callback(done)
 
