@@ -91,8 +91,8 @@ async def test_the_caller_hears_ringing_while_the_target_rings(world: World) -> 
     await caller.agent_says("no answer")
     spans = hearing.spans(caller.call.audio.heard()[int(since * hearing.RATE) :])
     quiet = [later.start - earlier.end for earlier, later in pairwise(spans)]
-    # A ring cadence pauses 4 s; nothing longer is heard.
-    assert max(quiet, default=0) < 4.6, quiet
+    # A ring cadence pauses 4 s. Without ringing it would be quiet for the 5 s in which nobody answers, and longer.
+    assert max(quiet, default=0) < 4.9, quiet
     await caller.call.hangup()
     await caller.story()
 
