@@ -112,17 +112,20 @@ def _gateways_elsewhere(settings: Settings, known: list[Source], directory: Dire
 
 
 def recognise(settings: Settings, address: str, certificate: str | None = None) -> Source | None:
-    """The peer that sends from ``address``, or by TLS with that ``certificate``; the settings are such that there is at most
-    one.
-    """
+    """The peer that sends from ``address``, or by TLS with that ``certificate``, which may come from a gateway's address too."""
     wanted = ipaddress.ip_address(address)
-    for source in sources(settings):
-        if is_address(source.address) and wanted in ipaddress.ip_network(f"{source.address}/{source.mask}"):
-            return source
+    known = (
+        source
+        for source in sources(settings)
+        if is_address(source.address) and wanted in ipaddress.ip_network(f"{source.address}/{source.mask}")
+    )
+    by_address = next(known, None)
+    if by_address is not None and by_address.group is not Group.GATEWAY:
+        return by_address
     for name, trunk in settings.trunks.items():
         if certificate is not None and trunk.certificate == certificate.lower():
             return Source(trunk_group(trunk), str(wanted), wanted.max_prefixlen, name)
-    return None
+    return by_address
 
 
 def gateways(name: str, trunk: Trunk, directory: Directory = AS_NAMED) -> list[Gateway]:

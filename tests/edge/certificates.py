@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Any
 
 _CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
 
@@ -40,6 +41,23 @@ class Certificates:
             context.load_cert_chain(certificate, key)
             context.load_verify_locations(self.folder / "ca.pem")
         return server, client
+
+    def client(self) -> ssl.SSLContext:
+        """What somebody without a certificate connects with."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.made() / "ca.pem")
+        return context
+
+    def serve(self, site: dict[str, Any]) -> None:
+        """Have the edge of that site listen over TLS too."""
+        address = site["edge"]["listen"][0]["address"]
+        certificate, key = self.issue("edge", address)
+        site["edge"]["listen"].append({"transport": "tls", "address": address})
+        site["edge"]["tls"] = {
+            "certificate": str(certificate),
+            "key": str(key),
+            "ca": str(certificate.with_name("ca.pem")),
+        }
 
     def _openssl(self, *arguments: str) -> None:
         subprocess.run(["openssl", "req", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=20)

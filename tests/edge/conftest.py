@@ -57,11 +57,17 @@ def edge(make_edge: MakeEdge) -> Edge:
 
 
 @pytest.fixture(scope="module")
-def shared_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """One edge for a module's tables, whose rows neither change its state nor look at calls other than their own."""
+def shared_maker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeEdge]:
+    """Starts edges for a module's tables, whose rows neither change their state nor look at calls other than their own."""
     maker = _Maker(tmp_path_factory.mktemp("shared"))
-    yield maker.make()
+    yield maker.make
     maker.close()
+
+
+@pytest.fixture(scope="module")
+def shared_edge(shared_maker: MakeEdge) -> Edge:
+    """One edge for a module's tables."""
+    return shared_maker()
 
 
 class ScenarioFile(pytest.File):

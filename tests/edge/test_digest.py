@@ -24,6 +24,12 @@ def known_by_digest_alone(site: dict[str, Any]) -> None:
     site["trunks"]["branch"] = branch
 
 
+def with_a_gateway_of_its_own(site: dict[str, Any]) -> None:
+    known_by_digest_alone(site)
+    net = site["edge"]["rpc"].rpartition(".")[0]
+    site["trunks"]["branch"]["gateways"] = [f"sip:{net}.51:5060"]
+
+
 @pytest.fixture
 def edge(make_edge: MakeEdge) -> Edge:
     return make_edge(known_by_address)
@@ -135,6 +141,21 @@ def test_trunk_known_by_digest_alone_is_challenged_for_each_call_but_an_emergenc
     edge.arrival(again(branch, edge, DID, second))
     emergency = branch.invite("911", edge.at)
     establish(emergency, edge.carrier, edge.carrier.request("INVITE", emergency.call_id))
+
+
+def test_trunk_known_by_digest_alone_may_call_from_the_address_of_its_gateway(make_edge: MakeEdge):
+    edge = make_edge(with_a_gateway_of_its_own)
+    branch = edge.party(51)
+    emergency = again(branch, edge, "911", branch.invite("911", edge.at).final())
+    near, far = establish(emergency, edge.carrier, edge.carrier.request("INVITE", emergency.call_id))
+    far.send("INFO")
+    branch.reply(branch.request("INFO", emergency.call_id), 200)
+    near.send("BYE")
+    edge.carrier.reply(edge.carrier.request("BYE", emergency.call_id), 200)
+    edge.arrival(again(branch, edge, DID, branch.invite(DID, edge.at).final()))
+    stale = f"<sip:911@{edge.at[0]}>;tag=stale"
+    second = branch.invite("911", edge.at, headers=[("To", stale)])
+    edge.carrier.reply(edge.carrier.request("INVITE", second.call_id), 486)
 
 
 def test_stranger_is_not_served_for_a_user_name_alone(open_edge: Edge):

@@ -1,14 +1,22 @@
 """``tandem route-test`` and the real Kamailio decide alike: one table of calls through both."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from tandem.edge import Group, emergency_gateways, gateways, trunk_group
 from tandem.numbering import dialled, emergency_spellings, home_country
-from tandem.route import REFUSAL_STATUS, Action, Decision, Refusal, decide
-from tests.edge.endpoints import Calling, Endpoint
+from tandem.route import REFUSAL_STATUS, Action, Decision, Refusal, decide, presented
+from tandem.settings import VOICEMAIL, Settings
+from tests.edge.certificates import Certificates
+from tests.edge.endpoints import SDP, Calling, Endpoint, Message
 from tests.edge.world import CONNECTED, DID, FALLBACK_DID, Edge, MakeEdge
+
+PATROL, DESK = "+12025550103", "+12025550104"
+"""Are connected through to a destination on the branch's PBX, and on the site's."""
 
 EMERGENCY = [
     "sip:911@{edge}",
@@ -62,14 +70,18 @@ NOT_EMERGENCY = [
 
 @dataclass(frozen=True)
 class Row:
-    """A call: who sends it, for what, and (of a worker) over which trunk."""
+    """A call: who sends it and for what; of a worker over which trunk; who calls, and over which transport."""
 
     party: str
     to: str
     over: str | None = None
+    caller: str = "+12025550147"
+    transport: str = "udp"
 
     def __str__(self) -> str:
-        return f"{self.party}-{self.to}" + (f"-over-{self.over}" if self.over else "")
+        parts = [self.party, self.to, *([f"over-{self.over}"] if self.over else [])]
+        parts += [] if self.caller == "+12025550147" else [f"from-{self.caller}"]
+        return "-".join(parts + ([] if self.transport == "udp" else [self.transport]))
 
 
 TABLE = [
@@ -94,17 +106,86 @@ TABLE = [
     Row("worker", DID, "carrier"),
     Row("worker", "sip:{edge}", "carrier"),
     Row("worker", "+1 (415) 555-0100", "carrier"),
+    # A number that is a destination; one behind a gateway of several.
+    *(Row(party, to) for party in ("carrier", "pbx") for to in (PATROL, DESK)),
+    Row("worker", "+14155550100", "second"),
+    # The longest prefix of routes decides which trunks, and in which order.
+    *(Row("pbx", to) for to in ("+14155550101", "+14165550100", "+493012345678", "0114930123456", "+4420794")),
+    # Who calls, as each trunk may show it.
+    *(
+        Row("pbx", "+442079460000", caller=caller)
+        for caller in ("+12025550108", "12025550108", "2025550108", "2001", "anonymous")
+    ),
+    *(Row("pbx", "+493012345678", caller=caller) for caller in ("2025550147", "2001", "anonymous")),
+    *(Row("carrier", to, caller=caller) for to in (DID, CONNECTED) for caller in ("2025550147", "anonymous")),
+    # By certificate: from the address of its own gateway, from elsewhere, of nobody here, and from another's source address.
+    *(
+        Row("branch", to, transport="tls")
+        for to in ("sip:911@{edge}", "urn:service:sos", "933", DID, CONNECTED, PATROL, "+14155550100", "2001")
+    ),
+    *(Row("visitor", to, transport="tls") for to in ("sip:911@{edge}", DID, "+442079460000")),
+    *(Row("agency", to, transport="tls") for to in ("sip:911@{edge}", DID, CONNECTED, "+14155550100")),
+    *(Row("impostor", to, transport="tls") for to in ("sip:911@{edge}", DID)),
+    *(Row("borrower", to, transport="tls") for to in ("sip:911@{edge}", DID)),
+    # From the address of a gateway that is no source, and without the certificate of its trunk.
+    *(Row(party, to) for party in ("branch", "gateway") for to in ("sip:911@{edge}", DID)),
 ]
 
 
-def phone(edge: Edge, party: str) -> Endpoint:
-    return {
-        "carrier": edge.carrier,
-        "second": edge.second_carrier,
-        "pbx": edge.pbx,
-        "worker": edge.worker(1),
-        "stranger": edge.stranger,
-    }[party]
+@dataclass
+class Site:
+    """A site with everything that decides where a call goes, and its parties."""
+
+    edge: Edge
+    parties: dict[str, Endpoint]
+
+    @property
+    def called(self) -> dict[str, Endpoint]:
+        """Who may get a call, by the worker's name or the gateway's URI."""
+        workers = dict(zip(self.edge.settings.workers, self.edge.workers, strict=True))
+        gateways = {
+            f"sip:{self.parties[name].host}": self.parties[name] for name in ("carrier", "second", "gateway", "pbx")
+        }
+        branch = self.parties["branch"]
+        return workers | gateways | {f"sip:{branch.address}:5061;transport=tls": branch}
+
+
+CERTIFICATES = {"branch": 51, "visitor": 61, "agency": 71, "impostor": 81, "borrower": 21}
+"""Parties that show a certificate, and their hosts."""
+SHOWN = {"visitor": "branch", "borrower": "branch"}
+"""Whose certificate it is, where not their own."""
+
+
+@pytest.fixture(scope="module")
+def site(shared_maker: MakeEdge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    certificates = Certificates(tmp_path_factory.mktemp("tls"))
+
+    def change(site: dict[str, Any]) -> None:
+        certificates.serve(site)
+        net = site["edge"]["rpc"].rpartition(".")[0]
+        site["trunks"]["second"] |= {
+            "gateways": [f"sip:{net}.22:5060", f"sip:{net}.23:5060"],
+            "caller_ids": ["+12025550109", "+12025550108"],
+            "calls_per_second_out": 1000,
+        }
+        own = [f"sip:{net}.51:5061;transport=tls"]
+        site["trunks"]["branch"] = {"kind": "pbx", "certificate": "branch", "gateways": own}
+        site["trunks"]["agency"] = {"kind": "generic", "certificate": "agency"}
+        site["destinations"]["patrol"] = {"description": "a guard", "dial": "2002", "trunk": "branch"}
+        site["numbers"] |= {PATROL: {"destination": "patrol"}, DESK: {"destination": "operator"}}
+        site["routes"] = {"+": ["carrier", "second"], "+44": ["second"], "+1415": ["second", "carrier"]}
+
+    edge = shared_maker(change)
+    edge.expected_errors += ["failed to parse the R-URI|invalid hex digit|lval_"]  # mailto: and %zz
+    parties = {"carrier": edge.carrier, "second": edge.second_carrier, "pbx": edge.pbx, "worker": edge.worker(1)}
+    parties |= {"stranger": edge.stranger, "gateway": edge.party(23)}
+    secure = {
+        name: Endpoint(edge.address(host), 5070, *certificates.contexts(SHOWN.get(name, name), edge.address(host)))
+        for name, host in CERTIFICATES.items()
+    }
+    yield Site(edge, parties | secure)
+    for party in secure.values():
+        party.close()
 
 
 def uri(edge: Edge, row: Row) -> str:
@@ -113,48 +194,101 @@ def uri(edge: Edge, row: Row) -> str:
     return f"sip:{row.to.replace(' ', '%20')}@{edge.at[0]}"
 
 
-def observed(edge: Edge, calling: Calling) -> tuple[object, ...]:
-    """Where the INVITE went: the action, and the name, Request-URI or cause that tells which."""
-    others = {"carrier": edge.carrier, "second": edge.second_carrier, "pbx": edge.pbx}
+def tries(site: Site, calling: Calling) -> tuple[list[tuple[str, Message]], Message]:
+    """Who got the INVITE, in order, each of whom refuses it with 503; and what the caller is told in the end."""
+    found: dict[str, tuple[str, Message]] = {}
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline:
-        for worker in edge.workers:
-            for invite in worker.got("INVITE", calling.call_id):
-                worker.reply(invite, 486)
-                assert calling.final().status == 486
-                return Action.AGENT, invite["X-Tandem-Agent"], invite["X-Tandem-Number"], invite["X-Tandem-Caller"]
-        for name, other in others.items():
-            for invite in other.got("INVITE", calling.call_id):
-                other.reply(invite, 603)
-                return Action.TRUNK, name, invite.uri
+        for name, party in site.called.items():
+            for invite in party.got("INVITE", calling.call_id):
+                if invite.branch not in found:
+                    found[invite.branch] = name, invite
+                    party.reply(invite, 503)
         if refusals := calling.replies(300):
-            calling.final()
-            return Action.REFUSED, refusals[0].status, refusals[0].reason.replace(" ", "_")
-        time.sleep(0.002)
-    raise TimeoutError(f"{calling.uri} went nowhere")
+            return list(found.values()), refusals[0]
+        time.sleep(0.001)
+    raise TimeoutError(f"{calling.uri} came to no end")
 
 
-def expected(edge: Edge, decision: Decision) -> tuple[object, ...]:
-    if decision.action is Action.REFUSED:
-        return Action.REFUSED, decision.status, decision.cause
-    if decision.action is Action.AGENT:
-        return Action.AGENT, decision.agent, decision.number, decision.caller
-    host = decision.targets[0].removeprefix("sip:")
-    is_uri = decision.dial.lower().startswith("urn:")
-    return Action.TRUNK, decision.trunk, decision.dial if is_uri else f"sip:{decision.dial}@{host}"
+def user_of(value: str) -> str:
+    return value.partition("sip:")[2].partition("@")[0]
+
+
+def shown(settings: Settings, gateway: str, invite: Message) -> str:
+    """Who calls, as a trunk is told: privacy apart, P-Asserted-Identity before From. A PBX is told it as the caller wrote it."""
+    caller = user_of(invite["P-Asserted-Identity"] or invite["From"])
+    (trunk,) = (trunk for trunk in settings.trunks.values() if gateway in trunk.gateways)
+    home = home_country(settings.policy.home_country)
+    return home.e164(caller) if trunk_group(trunk) is Group.PBX else caller
+
+
+def over_trunk(settings: Settings, decision: Decision, trunks: Sequence[str], dial: str) -> list[tuple[str, str, str]]:
+    """Gateway, Request-URI and caller of each try."""
+    return [
+        (gateway.uri, f"sip:{dial}@{gateway.host}", presented(settings.trunks[trunk], decision.caller))
+        for trunk in trunks
+        for gateway in gateways(trunk, settings.trunks[trunk])
+    ]
+
+
+def check_agent(settings: Settings, decision: Decision, tried: list[tuple[str, Message]]) -> None:
+    workers, others = tried[: len(decision.targets)], tried[len(decision.targets) :]
+    assert {name for name, _ in workers} == set(decision.targets)
+    for _, invite in workers:
+        told = invite["X-Tandem-Agent"], invite["X-Tandem-Number"], invite["X-Tandem-Caller"]
+        assert told == (decision.agent, decision.number, decision.caller)
+    last = workers[-1][1]["X-Tandem-Fallback"]
+    assert (last == VOICEMAIL) == (decision.fallback == VOICEMAIL)
+    fallback = settings.destinations.get(decision.fallback or "")
+    expected = over_trunk(settings, decision, [fallback.trunk], fallback.dial) if fallback else []
+    assert [(name, invite.uri, shown(settings, name, invite)) for name, invite in others] == expected
+
+
+def check_trunk(settings: Settings, decision: Decision, tried: list[tuple[str, Message]]) -> None:
+    """To each gateway, as what, and who is said to call."""
+    owners = {uri: name for name, trunk in settings.trunks.items() for uri in trunk.gateways}
+    trunks = list(dict.fromkeys(owners[target] for target in decision.targets))
+    assert trunks[0] == decision.trunk
+    expected = over_trunk(settings, decision, trunks, decision.dial)
+    assert tuple(target for target, _, _ in expected) == decision.targets
+    assert [(name, invite.uri, shown(settings, name, invite)) for name, invite in tried] == expected
+
+
+def check_emergency(settings: Settings, decision: Decision, tried: list[tuple[str, Message]]) -> None:
+    """Every gateway in order, and then in that order once more."""
+    assert tuple(name for name, _ in tried) == decision.targets * 2
+    hosts = {gateway.uri: gateway.host for gateway in emergency_gateways(settings)}
+    for name, invite in tried[: len(decision.targets)]:
+        is_urn = decision.dial.lower().startswith("urn:")
+        assert invite.uri == (decision.dial if is_urn else f"sip:{decision.dial}@{hosts[name]}")
 
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
-def test_kamailio_does_what_route_test_says(shared_edge: Edge, row: Row):
-    edge = shared_edge
-    edge.expected_errors.append("failed to parse the R-URI|invalid hex digit|lval_")  # mailto: and %zz
-    sender = phone(edge, row.party)
-    if row.party == "stranger":
-        edge.rpc("htable.flush", "strangers")
-    decision = decide(edge.settings, "+12025550147", uri(edge, row), sender.address, over=row.over)
+def test_kamailio_does_what_route_test_says(site: Site, row: Row):
+    edge, settings = site.edge, site.edge.settings
+    sender = site.parties[row.party]
+    edge.rpc("htable.flush", "strangers")
+    certificate = SHOWN.get(row.party, row.party) if row.transport == "tls" else None
+    text = uri(edge, row)
+    decision = decide(settings, row.caller, text, sender.address, over=row.over, certificate=certificate)
+    at = (edge.at[0], 5061) if row.transport == "tls" else edge.at
+    calling = Calling(sender, at, text, row.caller, row.transport)
     headers = [("X-Tandem-Trunk", row.over)] if row.over else []
-    calling = sender.invite("", edge.at, uri=uri(edge, row), headers=headers)
-    assert observed(edge, calling) == expected(edge, decision), decision.path
+    calling.send("INVITE", headers=headers, body=SDP, content_type="application/sdp")
+    tried, final = tries(site, calling)
+    if decision.action is Action.REFUSED:
+        assert (final.status, final.reason.replace(" ", "_")) == (decision.status, decision.cause), decision.path
+        assert not tried
+    elif decision.action is Action.AGENT:
+        check_agent(settings, decision, tried)
+    elif decision.action is Action.TRUNK:
+        check_trunk(settings, decision, tried)
+    else:
+        check_emergency(settings, decision, tried)
+
+
+def test_the_table_has_a_hundred_calls_that_end_in_every_way():
+    assert len(set(TABLE)) == len(TABLE) >= 100
 
 
 @pytest.mark.parametrize(("region", "dialled_number", "number"), [

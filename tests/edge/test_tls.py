@@ -36,9 +36,7 @@ class Secure:
         """What the party of that name connects with; without a name one that shows no certificate."""
         if name:
             return self.certificates.contexts(name, self.edge.address(21))[1]
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(self.certificates.folder / "ca.pem")
-        return context
+        return self.certificates.client()
 
     @contextlib.contextmanager
     def connection(self, context: ssl.SSLContext, host: int = 21) -> Iterator[ssl.SSLSocket]:
@@ -69,18 +67,7 @@ class Secure:
 @pytest.fixture
 def secure(make_edge: MakeEdge, tmp_path: Path) -> Secure:
     certificates = Certificates(tmp_path / "tls")
-
-    def change(site: dict[str, Any]) -> None:
-        address = site["edge"]["listen"][0]["address"]
-        certificate, key = certificates.issue("edge", address)
-        site["edge"]["listen"].append({"transport": "tls", "address": address})
-        site["edge"]["tls"] = {
-            "certificate": str(certificate),
-            "key": str(key),
-            "ca": str(certificate.with_name("ca.pem")),
-        }
-
-    return Secure(make_edge(change), certificates)
+    return Secure(make_edge(certificates.serve), certificates)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -113,15 +100,8 @@ def test_gateway_with_a_certificate_of_an_unknown_authority_is_not_called(make_e
     certificates, others = Certificates(tmp_path / "tls"), Certificates(tmp_path / "other")
 
     def change(site: dict[str, Any]) -> None:
-        address = site["edge"]["listen"][0]["address"]
-        net = address.rpartition(".")[0]
-        certificate, key = certificates.issue("edge", address)
-        site["edge"]["listen"].append({"transport": "tls", "address": address})
-        site["edge"]["tls"] = {
-            "certificate": str(certificate),
-            "key": str(key),
-            "ca": str(certificate.with_name("ca.pem")),
-        }
+        certificates.serve(site)
+        net = site["edge"]["rpc"].rpartition(".")[0]
         site["trunks"]["pbx"]["gateways"] = [f"sip:{net}.31:5061;transport=tls", f"sip:{net}.31:5060"]
 
     edge = make_edge(change)
