@@ -92,6 +92,8 @@ class Faults(Fault):
     reply: Annotated[int, Field(ge=1)] = 1
     drop_after_ms: Milliseconds | None = None
     """The TCP connection is reset."""
+    lost_after_ms: Milliseconds | None = None
+    """The TCP connection is reset so long after session.updated, whatever goes on."""
     close: Close | None = None
     error: ErrorEvent | None = None
     fail: Fail | None = None

@@ -32,6 +32,12 @@ class Mind:
         """So that the output of the call is answered as ``made_by`` has it."""
         self._calls[call_id] = made_by
 
+    def recall(self, call: Item) -> None:
+        """A function call of the client's making, as of a conversation that began elsewhere."""
+        made_by = self._understanding.calling(call.fields["name"], call.fields["arguments"])
+        if made_by is not None:
+            self.remember_call(call.fields["call_id"], made_by)
+
     async def reply(self, setting: Setting, instructions: str, inputs: list[Item]) -> Reply:
         """Words that the instructions of this response quote, else what the newest understood input calls for."""
         if quoted := QUOTED.search(instructions):

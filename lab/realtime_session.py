@@ -46,8 +46,8 @@ class Session:
         self._input = AudioInput(self._config.input_format, self._config.turn_detection)
         self._conversation = Conversation()
         self._listener = Listener(ears, self._conversation, wire)
-        mind = Mind(scenario, self._conversation, wire)
-        self._floor = Floor(self._conversation, wire, mind, scenario.pace, faults, self._on_quiet)
+        self._mind = Mind(scenario, self._conversation, wire)
+        self._floor = Floor(self._conversation, wire, self._mind, scenario.pace, faults, self._on_quiet)
         self._speech_item = ""
         self._speech_start_ms = 0
         self._turn_end_ms = 0
@@ -56,6 +56,7 @@ class Session:
         self._seconds = faults.session_seconds or SESSION_SECONDS
         self._expires_at = int(clock() + self._seconds)
         self._expiry: asyncio.TimerHandle | None = None
+        self._loss: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Say session.created."""
@@ -65,7 +66,7 @@ class Session:
         self._wire.emit({"type": "conversation.created", "conversation": conversation})
 
     def close(self) -> None:
-        for timer in (self._idle, self._expiry):
+        for timer in (self._idle, self._expiry, self._loss):
             if timer is not None:
                 timer.cancel()
         self._floor.close()
@@ -104,6 +105,8 @@ class Session:
                 asyncio.get_running_loop().call_later(delay_s, self._wire.emit, updated)
             else:
                 self._wire.emit(updated)
+        if self._faults.lost_after_ms is not None and self._loss is None:
+            self._loss = asyncio.get_running_loop().call_later(self._faults.lost_after_ms / 1000, self._wire.drop)
 
     def _on_commit(self, event: dict[str, Any]) -> None:
         del event
@@ -130,6 +133,11 @@ class Session:
         self._wire.emit({"type": "conversation.item.done", "previous_item_id": previous, "item": item.fields})
         if item.is_user or item.fields["type"] == "function_call_output":
             self._floor.ask(item)
+        elif item.fields["type"] == "function_call":
+            self._mind.recall(item)
+        elif item.fields.get("role") == "assistant" and item.text.endswith((".", "?", "!")):
+            # As told by a client that resumes a conversation: what came before it was answered, unless it breaks off.
+            self._floor.forget()
 
     def _on_item_retrieve(self, event: dict[str, Any]) -> None:
         item = self._conversation.retrieve(event["item_id"])

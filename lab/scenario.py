@@ -132,6 +132,18 @@ class Understanding:
     def phrases(self) -> list[str]:
         return sorted(self._phrases)
 
+    def calling(self, name: str, arguments: str) -> Reply | None:
+        """The first intent that makes this function call, ``arguments`` being JSON."""
+        try:
+            given = orjson.loads(arguments or "{}")
+        except orjson.JSONDecodeError:
+            return None
+        for intent in self._scenario.intents.values():
+            for call in intent.calls:
+                if call.name == name and call.arguments == given:
+                    return intent
+        return None
+
     def of(self, text: str) -> Intent | None:
         """The intent of a phrase, or of a user message in writing; None where it is none of them."""
         if keys := _DTMF.match(text):

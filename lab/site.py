@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from tandem import yamlfile
-from tandem.settings import RealtimeModel
+from tandem.realtime import RealtimeModel
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB_CONFIG = ROOT / "lab/config"

@@ -71,7 +71,7 @@ async def serve(settings: Settings, worker: str, recorder: Recorder) -> None:
             settings.media_fork.http_port,
             host,
             settings.media_fork.fork_port,
-            place(settings.model),
+            ", ".join(place(endpoint) for endpoint in settings.model.endpoints),
         )
         gc.collect()
         gc.freeze()

@@ -23,7 +23,7 @@ _APPEND: Final = b'{"type":"input_audio_buffer.append","audio":"'
 _END: Final = b'"}'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Carriage:
     """One codec's formats on both sides."""
 
@@ -43,6 +43,20 @@ class Carriage:
     def chunk_bytes(self) -> int:
         """CHUNK_MS of the model's audio."""
         return CHUNK_MS * self.bytes_per_ms
+
+    @property
+    def model_rate(self) -> int:
+        """Of the model's audio, Hz."""
+        return 8000 if self._encode is not None else 24000
+
+    def encode(self, l16: bytes) -> bytes:
+        """L16 at ``model_rate`` in the model's format."""
+        return l16 if self._encode is None else self._encode(l16)
+
+    def appended_ms(self, append: bytes) -> float:
+        """How much audio an event of :class:`ToModel` holds, ms."""
+        base64_bytes = len(append) - len(_APPEND) - len(_END)
+        return base64_bytes * 3 // 4 / self.bytes_per_ms
 
     def to_model(self) -> "ToModel":
         return ToModel(self._encode or _Wideband(16000, 24000).convert)

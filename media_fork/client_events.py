@@ -11,8 +11,13 @@ from tandem.settings import Agent
 KEYS: Final = "A message that begins with [DTMF] has the keys which the caller pressed on the telephone."
 
 
-def session_update(agent: Agent, carriage: Carriage, tools: list[dict[str, Any]]) -> dict[str, Any]:
-    """The session as ``agent`` has it: VAD on the server, which answers by itself and is interrupted by speech."""
+def session_update(
+    agent: Agent, carriage: Carriage, tools: list[dict[str, Any]], transcription: str | None = None
+) -> dict[str, Any]:
+    """The session as ``agent`` has it: VAD on the server, which answers by itself and is interrupted by speech.
+
+    ``transcription``: the endpoint's own name for the model of that, where it has one.
+    """
     audio_input: dict[str, Any] = {
         "format": carriage.model_format,
         "turn_detection": {
@@ -22,7 +27,7 @@ def session_update(agent: Agent, carriage: Carriage, tools: list[dict[str, Any]]
         },
     }
     if agent.transcription is not None:
-        audio_input["transcription"] = {"model": agent.transcription, "language": agent.language}
+        audio_input["transcription"] = {"model": transcription or agent.transcription, "language": agent.language}
     if agent.noise_reduction is not None:
         audio_input["noise_reduction"] = {"type": agent.noise_reduction}
     session = {
@@ -47,9 +52,30 @@ def function_call_output(item_id: str, call_id: str, output: str) -> dict[str, A
     return item_create({"id": item_id, "type": "function_call_output", "call_id": call_id, "output": output})
 
 
+def function_call(item_id: str, call_id: str, name: str, arguments: str) -> dict[str, Any]:
+    call = {"call_id": call_id, "name": name, "arguments": arguments}
+    return item_create({"id": item_id, "type": "function_call", **call})
+
+
 def user_message(item_id: str, text: str) -> dict[str, Any]:
-    content = [{"type": "input_text", "text": text}]
-    return item_create({"id": item_id, "type": "message", "role": "user", "content": content})
+    return _message(item_id, "user", "input_text", text)
+
+
+def assistant_message(item_id: str, text: str) -> dict[str, Any]:
+    return _message(item_id, "assistant", "output_text", text)
+
+
+def system_message(item_id: str, text: str) -> dict[str, Any]:
+    return _message(item_id, "system", "input_text", text)
+
+
+def _message(item_id: str, role: str, kind: str, text: str) -> dict[str, Any]:
+    content = [{"type": kind, "text": text}]
+    return item_create({"id": item_id, "type": "message", "role": role, "content": content})
+
+
+def item_delete(item_id: str) -> dict[str, Any]:
+    return {"type": "conversation.item.delete", "item_id": item_id}
 
 
 def response_create(event_id: str, instructions: str | None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """One conversation: the caller's audio to the model, the agent's to the caller, and what the two do to each other.
 
 What comes from the model arrives by ``on_audio`` and ``on_event``, what comes from the fork by ``on_caller_audio`` and
-``on_notice``. Nothing here waits: every method returns at once.
+``on_notice``. Nothing here waits: every method returns at once. Models may follow one another (``attach``): each is told
+what was said before it, and hears what the caller said that no model has understood yet.
 """
 
 import logging
@@ -21,8 +22,11 @@ from media_fork.errands import Errands
 from media_fork.events import LiveEvents
 from media_fork.floor import Floor, Silence
 from media_fork.keypad import Keypad
+from media_fork.lifesign import LifeSign, tone
+from media_fork.memory import Memory
 from media_fork.metrics import Metrics
 from media_fork.playout import Cut, Playout, Utterance
+from media_fork.recent import Recent
 from media_fork.server_events import MalformedError, id_of, number_of, object_of, text_of
 from media_fork.speech import Speech
 from media_fork.tools import Result
@@ -31,9 +35,15 @@ from tandem.rows import Row
 from tandem.seam import MAX_TEXT, Command, Dtmf, Ended, ForkMessage, LiveEventKind, ModelLost, TransferState
 from tandem.settings import Agent, MediaFork, ServerVad
 
+OWN: Final = ""
+"""Item and response of our own sounds."""
 KILL_AUDIO: Final = b'{"type":"killAudio"}'
 CUT_RESPONSES: Final = 8
 """Cut responses whose late deltas are still looked out for."""
+GO_ON: Final = (
+    "A fault of the line cut off what you were saying. Go on where the caller stopped hearing you, in few words, without"
+    " greeting again."
+)
 ALREADY_ACTIVE: Final = "conversation_already_has_active_response"
 
 _log = logging.getLogger(__name__)
@@ -70,7 +80,10 @@ class World:
 
 
 class Conversation:
-    """``attach`` gives it the model, then ``connected`` the fork."""
+    """``attach`` gives it the model, then ``connected`` the fork.
+
+    A model that is lost is reported to ``on_lost``, which owes another ``attach`` or ``give_up``; the latter by default.
+    """
 
     def __init__(self, call: str, agent: Agent, carriage: Carriage, world: World) -> None:
         clock = world.clock
@@ -79,6 +92,9 @@ class Conversation:
         """Why the model is gone."""
         self.ended: str | None = None
         """What esl_app said of why the call leaves the agent."""
+        self.on_lost: Callable[[str, str], None] = self.give_up
+        self.has_answered = False
+        """The model that is there now has said something."""
         self._greeting = agent.greeting.strip()
         self._metrics = world.metrics
         self._counts = world.metrics.counts
@@ -88,14 +104,20 @@ class Conversation:
         self._send_audio: Callable[[bytes], None] = _nowhere
         self._model_full = True
         self._fork: Fork | None = None
+        self._carriage = carriage
         self._to_model = carriage.to_model()
+        self._recent = Recent()
+        self._sent_before = 0.0
+        """Audio of the caller, ms, that the model of now has not been sent."""
+        self._memory = Memory()
         self._fork_bytes_per_ms = 2 * carriage.rate / 1000
         self._greeted = False
         self._closed = False
-        self._speech = Speech(clock, self._chronicle)
+        self._speech = Speech(clock, self._chronicle, self._memory)
         self._playout = Playout(
             carriage, world.settings.lead_ms, self._send_chunk, self._kill, self, self._counts, clock
         )
+        self._life_sign = LifeSign(clock, self._playout.is_playing, self._sound)
         self._speaking: Utterance | None = None
         """Whose deltas are coming."""
         self._cut: deque[str] = deque(maxlen=CUT_RESPONSES)
@@ -115,16 +137,39 @@ class Conversation:
             self._floor,
             self._chronicle,
             self._counts,
+            self._memory,
             self._answer,
         )
         self._ids = 0
 
     def attach(self, model: Model) -> None:
-        """The model is ready."""
+        """A model is ready: the first one, or one that takes over from another."""
+        if self._closed or self.lost is not None:
+            model.close()
+            return
+        if self._model is not None:
+            self._suspend()
+        self._life_sign.stop()
+        for event in self._memory.retell():
+            model.send(event)
+        heard_again_ms = 0.0
+        for append in self._recent:
+            model.send_audio(append)
+            heard_again_ms += self._carriage.appended_ms(append)
+        self._sent_before = self._received_ms() - heard_again_ms
         self._model = model
         self._send_audio = model.send_audio
         self._model_full = False
-        self._chronicle.publish(LiveEventKind.SESSION_READY)
+        self.has_answered = False
+        self._floor.resume(self._recent.held)
+        resumed = len(self._memory) > 0 or self._greeted
+        self._chronicle.publish(LiveEventKind.MODEL_RESUMED if resumed else LiveEventKind.SESSION_READY)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nobody speaks, nothing is owed and nothing is under way: nobody would notice another model taking over."""
+        idle = self._floor.is_idle and not self._playout.is_playing()
+        return idle and not self._decisions.is_open and not self._errands.is_running
 
     # The fork.
 
@@ -144,6 +189,7 @@ class Conversation:
             return
         event = self._to_model.append(l16)
         if event:
+            self._recent.add(event)
             self._send_audio(event)
         if not self._greeted:
             self._greeted = True
@@ -186,8 +232,9 @@ class Conversation:
             if response in self._cut:
                 self._counts.late_deltas += 1
                 return
-            utterance = self._speaking = self._speech.utterance(response, item, content_index)
+            utterance = self._speaking = self._speech.utterance(response, item, content_index, self._model)
             self._turns.model_audio()
+            self.has_answered = True
         self._playout.push(utterance, audio)
         self._floor.output()
 
@@ -204,20 +251,45 @@ class Conversation:
         self._model_full = full or self._closed or self.lost is not None
 
     def on_model_lost(self, cause: str, message: str) -> None:
-        """The model is gone for good: silence at once, and esl_app takes the caller on."""
-        if self._closed or self.lost is not None:
+        """The model is gone. What it has said already is still played; another one may take over."""
+        if self._closed or self._model is None:
             return
-        self.lost = cause
-        self._model_full = True
         _log.error("model lost: %s", message, extra={"call": self.call, "cause": cause})
         self._counts.add("model_lost", cause)
         self._chronicle.publish(LiveEventKind.MODEL_LOST, cause)
+        self._suspend()
+        self._recent.keep()
+        self._life_sign.start()
+        self.on_lost(cause, message)
+
+    def give_up(self, cause: str, message: str) -> None:
+        """No model will take over: silence at once, and esl_app takes the caller on."""
+        if self._closed or self.lost is not None:
+            return
+        self.lost = cause
+        _log.error("given up without a model: %s", message, extra={"call": self.call, "cause": cause})
+        if self._model is not None:
+            self._suspend()
+        self._model_full = True
         for cut in self._playout.cut():
             self._speech.over(cut.utterance, cut.heard_ms, cut.received_ms)
         self._stop()
-        if self._model is not None:
-            self._model.close()
         self._command(ModelLost(cause=cause))
+
+    def _suspend(self) -> None:
+        """Be without a model."""
+        assert self._model is not None
+        self._model.close()
+        self._model = None
+        self._send_audio = _nowhere
+        self._model_full = False
+        self._speaking = None
+        self._cut.clear()
+        for utterance in self._speech.break_off():
+            self._playout.complete(utterance)
+        self._errands.forget()
+        self._turns.break_off()
+        self._floor.suspend(GO_ON)
 
     # The caller's turns.
 
@@ -235,16 +307,20 @@ class Conversation:
         if unanswered is not None:
             self._chronicle.response(unanswered)
         self._floor.caller_started()
+        self._recent.hold()
         self._chronicle.publish(LiveEventKind.CALLER_SPEAKING)
         self._turns.started(id_of(event, "item_id"), number_of(event, "audio_start_ms"))
 
     def _barge_in(self, cut_s: float, cuts: list[Cut], *, killed: bool) -> None:
         for utterance, heard_ms, received_ms in cuts:
-            if heard_ms < received_ms:
-                self._send(client_events.truncate(utterance.item, utterance.content_index, heard_ms))
             self._speech.over(utterance, heard_ms, received_ms)
+            if utterance.owner is not self._model:
+                for event in self._memory.amend(utterance.item):
+                    self._send(event)
+            elif heard_ms < received_ms:
+                self._send(client_events.truncate(utterance.item, utterance.content_index, heard_ms))
         first = cuts[0]
-        if killed:
+        if killed and first.utterance.response != OWN:
             self._counts.barge_ins += 1
             self._metrics.cut_seconds.observe(cut_s)
             self._chronicle.barge_in(first.utterance.item, round(cut_s * 1000), first.heard_ms)
@@ -255,17 +331,26 @@ class Conversation:
 
     def _on_committed(self, event: dict[str, Any]) -> None:
         self._floor.caller_committed()
-        self._chronicle.caller_turn(self._turns.committed(id_of(event, "item_id")))
+        turn = self._turns.committed(id_of(event, "item_id"))
+        self._memory.said(turn.item, "user", turn.text)
+        self._chronicle.caller_turn(turn)
 
     def _on_transcription_completed(self, event: dict[str, Any]) -> None:
         turn = self._turns.find(id_of(event, "item_id"))
         turn.text = text_of(event, "transcript").strip()
         self._turns.close(turn.item)
+        self._memory.said(turn.item, "user", turn.text)
+        self._understood()
         self._chronicle.caller_turn(turn)
         self._chronicle.publish(LiveEventKind.CALLER_SAID, turn.text)
 
     def _on_transcription_failed(self, event: dict[str, Any]) -> None:
         self._turns.close(id_of(event, "item_id"))
+
+    def _understood(self) -> None:
+        """What the caller said need not be heard again by a model that takes over."""
+        if not self._floor.caller_speaks:
+            self._recent.release()
 
     # Responses.
 
@@ -279,7 +364,7 @@ class Conversation:
     def _on_output_item_added(self, event: dict[str, Any]) -> None:
         item, response = object_of(event, "item"), text_of(event, "response_id")
         if item.get("type") == "message" and response not in self._cut:
-            self._speech.utterance(response, id_of(item, "id"), 0)
+            self._speech.utterance(response, id_of(item, "id"), 0, self._model)
         self._floor.output()
 
     def _on_output_item_done(self, event: dict[str, Any]) -> None:
@@ -307,6 +392,8 @@ class Conversation:
             if isinstance(item, dict):
                 self._errands.note(item)
         if status == "completed":
+            self.has_answered = True
+            self._understood()
             self._errands.carry_out(interrupted=id in self._cut)
         else:
             self._errands.forget()
@@ -333,6 +420,8 @@ class Conversation:
     # Playout.
 
     def on_first_audio(self, utterance: Utterance) -> None:
+        if utterance.response == OWN:
+            return
         self._speech.started(utterance)
         self._chronicle.publish(LiveEventKind.AGENT_SPEAKING)
         turn = self._turns.audio_out()
@@ -350,17 +439,26 @@ class Conversation:
 
     def _answer(self, call_id: str, output: str) -> None:
         item = self._new_id("output")
-        self._floor.item_sent(item)
-        self._send(client_events.function_call_output(item, call_id, output))
+        if self._model is not None:
+            self._floor.item_sent(item)
+            self._send(client_events.function_call_output(item, call_id, output))
 
     def _settle(self, call_id: str, result: Result, respond: bool) -> None:
         self._errands.settle(call_id, result, respond)
 
     def _enter(self, digits: str) -> None:
         item = self._new_id("keys")
-        self._floor.item_sent(item)
-        self._send(client_events.user_message(item, f"[DTMF] {digits}"))
+        self._memory.said(item, "user", f"[DTMF] {digits}")
+        if self._model is not None:
+            self._floor.item_sent(item)
+            self._send(client_events.user_message(item, f"[DTMF] {digits}"))
         self._floor.request()
+
+    def _sound(self) -> None:
+        """A sound of life."""
+        utterance = Utterance(OWN, OWN, 0)
+        self._playout.push(utterance, tone(self._carriage))
+        self._playout.complete(utterance)
 
     def _send(self, event: dict[str, Any]) -> None:
         if self._model is not None:
@@ -378,14 +476,18 @@ class Conversation:
         if self._fork is not None:
             self._fork.send_text(ForkMessage(data=command).model_dump_json().encode())
 
-    def _sent_ms(self) -> float:
+    def _received_ms(self) -> float:
         return self._to_model.received / self._fork_bytes_per_ms
+
+    def _sent_ms(self) -> float:
+        return self._received_ms() - self._sent_before
 
     def _new_id(self, kind: str) -> str:
         self._ids += 1
         return f"tandem_{kind}_{self._ids}"
 
     def _stop(self) -> None:
+        self._life_sign.stop()
         self._floor.close()
         self._keypad.close()
         self._decisions.close()

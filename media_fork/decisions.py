@@ -67,6 +67,11 @@ class Decisions:
         self._settle = settle
         self._open: dict[str, Decision] = {}
 
+    @property
+    def is_open(self) -> bool:
+        """Something is decided and not yet done."""
+        return bool(self._open)
+
     def transfer(self, call_id: str, destination: str, reason: str, number: str = "") -> None:
         """The agent wants the caller put through. One transfer at a time."""
         if any(decision.destination is not None for decision in self._open.values()):

@@ -16,6 +16,7 @@ from media_fork import tools
 from media_fork.chronicle import Chronicle
 from media_fork.decisions import INTERRUPTED, Decisions
 from media_fork.floor import Floor
+from media_fork.memory import Memory
 from media_fork.metrics import Counts
 from media_fork.tools import Result
 from tandem.rows import ToolCallRecord
@@ -39,6 +40,7 @@ class Errands:
         floor: Floor,
         chronicle: Chronicle,
         counts: Counts,
+        memory: Memory,
         answer: Callable[[str, str], None],
     ) -> None:
         self._http_tools = http_tools
@@ -47,6 +49,7 @@ class Errands:
         self._floor = floor
         self._chronicle = chronicle
         self._counts = counts
+        self._memory = memory
         self._answer = answer
         self._noted: dict[str, dict[str, Any]] = {}
         """Function calls of the response under way, by call_id."""
@@ -54,6 +57,10 @@ class Errands:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = 0
         self._closed = False
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self._tasks)
 
     def note(self, item: dict[str, Any]) -> None:
         """An output item of the response under way, whatever its type."""
@@ -108,6 +115,7 @@ class Errands:
         """Give the model the result of a call, record it, and have the model respond to it or not."""
         self._end(call_id, result)
         if not self._closed:
+            self._memory.came_of(call_id, result.output)
             self._answer(call_id, result.output)
             if respond:
                 self._floor.request()
@@ -135,6 +143,7 @@ class Errands:
 
     def _begin(self, call_id: str, name: str, arguments: str) -> None:
         self._records[call_id] = self._chronicle.tool_call(call_id, name, arguments)
+        self._memory.called(call_id, name, arguments)
         while len(self._records) > MAX_REMEMBERED:
             del self._records[next(iter(self._records))]
 

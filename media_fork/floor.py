@@ -54,6 +54,10 @@ class Floor:
         self._held_until = 0.0
         self._failures = 0
         self._reminded = False
+        self._caller_speaks = False
+        self._has_output = False
+        """The response under way has given something."""
+        self._suspended = False
         self._closed = False
         self._retry: Timer | None = None
         self._watch: Timer | None = None
@@ -78,9 +82,11 @@ class Floor:
         self._unacknowledged.discard(item)
 
     def caller_started(self) -> None:
+        self._caller_speaks = True
         self._hold(CALLER_S)
 
     def caller_stopped(self) -> None:
+        self._caller_speaks = False
         self._hold(AUTOMATIC_S)
 
     def caller_committed(self) -> None:
@@ -93,6 +99,7 @@ class Floor:
         self._made_with = self._asked_with if self._asked else None
         self._asked = False
         self._reminded = False
+        self._has_output = False
         self._held_until = 0.0
         self._covered = not self._unacknowledged
         if self._covered:
@@ -102,7 +109,46 @@ class Floor:
     def output(self) -> None:
         """The response under way goes on."""
         if self.active is not None:
+            self._has_output = True
             self._await(OUTPUT_S)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody speaks, and the model owes nothing."""
+        return (
+            self.active is None
+            and self._silent_at is None
+            and not (self._asked or self._wanted or self._caller_speaks)
+            and self._clock.now() >= self._held_until
+        )
+
+    @property
+    def caller_speaks(self) -> bool:
+        return self._caller_speaks
+
+    def suspend(self, go_on: str) -> None:
+        """The model is gone and another one comes: what this one owes, that one will be asked for.
+
+        ``go_on``: the instructions where a response is cut off that had none of ours.
+        """
+        if self.active is not None:
+            self._owe(self._made_with or (go_on if self._has_output else None))
+        elif self._asked:
+            self._owe(self._asked_with)
+        elif self._silent_at is not None:
+            self._owe(None)
+        self.active = self._silent_at = None
+        self._asked = self._caller_speaks = self._reminded = False
+        self._unacknowledged.clear()
+        self._failures = 0
+        self._suspended = True
+        self._cancel_timers()
+
+    def resume(self, hears_caller: bool) -> None:
+        """Another model is there. ``hears_caller``: it is given speech that it will answer by itself, so wait for that."""
+        self._suspended = False
+        self._held_until = self._clock.now() + (AUTOMATIC_S if hears_caller else 0.0)
+        self._ask_if_free()
 
     def done(self, failed: bool) -> None:
         """response.done; ``failed`` where its status is failed."""
@@ -129,6 +175,13 @@ class Floor:
         """Nothing is asked any more."""
         self._closed = True
         self._wanted = False
+        self._cancel_timers()
+
+    def _owe(self, instructions: str | None) -> None:
+        self._instructions = instructions or self._instructions
+        self._wanted = True
+
+    def _cancel_timers(self) -> None:
         for timer in (self._retry, self._watch):
             if timer is not None:
                 timer.cancel()
@@ -140,7 +193,7 @@ class Floor:
             self._ask_if_free()
 
     def _ask_if_free(self) -> None:
-        if self._closed or not self._wanted or self._asked or self.active is not None:
+        if self._closed or self._suspended or not self._wanted or self._asked or self.active is not None:
             return
         if self._clock.now() < self._held_until:
             if self._retry is not None:

@@ -1,6 +1,6 @@
 """What is counted, for /metrics. The hot path adds to plain integers; Prometheus reads them when it asks.
 
-Label values come from the closed vocabularies here and in tandem.outcome, never from the wire.
+Label values come from the closed vocabularies here and in tandem.outcome, or from the configuration, never from the wire.
 """
 
 from collections.abc import Iterator
@@ -33,6 +33,9 @@ _LABELLED: Final[dict[str, tuple[str, str]]] = {
     "model_events_ignored": ("why", "Messages from models that were not understood."),
     "model_errors": ("code", "Error events from models."),
     "model_lost": ("cause", "Models lost in mid-call."),
+    "models_opened": ("endpoint", "Models made ready, by endpoint."),
+    "models_resumed": ("how", "Models that took over in mid-call."),
+    "endpoint_failures": ("endpoint", "Endpoints that failed, were late, or lost a call's model."),
     "tool_calls": ("status", "Tool calls of models."),
 }
 

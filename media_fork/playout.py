@@ -33,11 +33,26 @@ MAX_QUEUED_S: Final = 300
 
 
 class Utterance:
-    """One message item of the agent. Amounts are bytes of the model's audio."""
+    """One message item of the agent, or a sound of our own. Amounts are bytes of the model's audio.
 
-    __slots__ = ("buffer", "complete", "content_index", "heard", "item", "received", "response", "sent", "started_at")
+    ``owner``: the model whose conversation has the item; None: no model's.
+    """
 
-    def __init__(self, response: str, item: str, content_index: int) -> None:
+    __slots__ = (
+        "buffer",
+        "complete",
+        "content_index",
+        "heard",
+        "item",
+        "owner",
+        "received",
+        "response",
+        "sent",
+        "started_at",
+    )
+
+    def __init__(self, response: str, item: str, content_index: int, owner: object | None = None) -> None:
+        self.owner = owner
         self.response = response
         self.item = item
         self.content_index = content_index

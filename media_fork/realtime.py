@@ -11,15 +11,15 @@ from binascii import a2b_base64
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from media_fork.batches import Batches
 from media_fork.metrics import Counts, error_code
+from tandem.realtime import Endpoint
 from tandem.seam import MAX_ID
-from tandem.settings import RealtimeModel
 
 PING_S: Final = 4.0
 """A model that is silent for this long is pinged, and lost when it does not answer in as long again."""
@@ -62,21 +62,37 @@ class Sink(Protocol):
         """The session is over and was not closed by ``close``. Once."""
 
 
-def place(model: RealtimeModel) -> str:
+class _Nobody:
+    """Listens to nothing: what comes before somebody does, or after the end."""
+
+    def on_audio(self, response: str, item: str, content_index: int, audio: bytes) -> None: ...
+
+    def on_event(self, event: dict[str, Any]) -> None: ...
+
+    def on_model_full(self, full: bool) -> None: ...
+
+    def on_model_lost(self, cause: str, message: str) -> None: ...
+
+
+NOBODY: Final = _Nobody()
+
+
+def place(endpoint: Endpoint) -> str:
     """Where the model is, for logs: its URL without user, query and fragment, which may hold keys."""
-    url = urlsplit(model.url)
+    url = urlsplit(endpoint.url)
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
 
 
 class Realtime(WSListener):
-    """One session, set up by the session.update ``update``. ``sink`` is called on the event loop."""
+    """One session, set up by the session.update ``update``. Whoever listens is called on the event loop."""
 
-    def __init__(
-        self, model: RealtimeModel, update: dict[str, Any], sink: Sink, counts: Counts, batches: Batches
-    ) -> None:
-        self._model = model
+    def __init__(self, endpoint: Endpoint, update: dict[str, Any], counts: Counts, batches: Batches) -> None:
+        self.endpoint = endpoint
+        self.expires_at: float | None = None
+        """Unix seconds, where the model has said so."""
         self._update = update
-        self._sink = sink
+        self._sink: Sink = NOBODY
+        self._lost: tuple[str, str] | None = None
         self._counts = counts
         self._batches = batches
         self._loop = asyncio.get_running_loop()
@@ -91,17 +107,16 @@ class Realtime(WSListener):
         self.send_audio: Callable[[bytes], None] = self._send_nothing
         """Send one input_audio_buffer.append, made already."""
 
-    async def open(self, ssl_context: ssl.SSLContext | None) -> None:
-        """Be ready within model.ready_within_ms, or raise ModelUnavailableError and leave nothing open."""
-        within_s = self._model.ready_within_ms / 1000
+    async def open(self, ssl_context: ssl.SSLContext | None, within_s: float) -> None:
+        """Be ready in time, or raise ModelUnavailableError and leave nothing open."""
         try:
             async with asyncio.timeout(within_s):
                 self._transport, _ = await ws_connect(
                     lambda: self,
-                    self._url(),
+                    self.endpoint.session_url,
                     ssl_context=ssl_context,
                     websocket_handshake_timeout=within_s,
-                    extra_headers=self._headers(),
+                    extra_headers=self.endpoint.headers,
                     max_redirects=0,
                     max_frame_size=MAX_FRAME_BYTES,
                     enable_auto_ping=True,
@@ -111,13 +126,19 @@ class Realtime(WSListener):
                 await self._ready
         except TimeoutError:
             self.close()
-            raise ModelUnavailableError("timeout", f"not ready within {self._model.ready_within_ms} ms") from None
+            raise ModelUnavailableError("timeout", f"not ready within {within_s * 1000:.0f} ms") from None
         except (OSError, WSError) as error:
             self.close()
-            raise ModelUnavailableError("connect", f"{place(self._model)}: {error}") from error
+            raise ModelUnavailableError("connect", f"{place(self.endpoint)}: {error}") from error
         except BaseException:
             self.close()
             raise
+
+    def listen(self, sink: Sink) -> None:
+        """Have ``sink`` told from now on; of a loss before that too."""
+        self._sink = sink
+        if self._lost is not None:
+            self._loop.call_soon(sink.on_model_lost, *self._lost)
 
     def send(self, event: dict[str, Any]) -> None:
         """Send one client event. A connection that is stuck is given up instead."""
@@ -133,6 +154,7 @@ class Realtime(WSListener):
         if self._closing:
             return
         self._closing = True
+        self._sink = NOBODY
         self.send_audio = self._send_nothing
         if self._transport is not None and not self._transport.is_disconnected:
             self._batches.flush()
@@ -231,6 +253,9 @@ class Realtime(WSListener):
         if kind == "session.created":
             self.send(self._update)
         elif kind == "session.updated":
+            session = event.get("session")
+            expires_at = session.get("expires_at") if isinstance(session, dict) else None
+            self.expires_at = float(expires_at) if isinstance(expires_at, int | float) else None
             assert self._transport is not None
             self.send_audio = partial(self._batches.post, partial(self._transport.send, _TEXT))
             self._ready.set_result(None)
@@ -251,8 +276,10 @@ class Realtime(WSListener):
         self._sink.on_event(event)
 
     def _lose(self, cause: str, message: str) -> None:
+        sink = self._sink
         self.close()
-        self._sink.on_model_lost(cause, message)
+        self._lost = cause, message
+        sink.on_model_lost(cause, message)
 
     def _why_closed(self, transport: WSTransport) -> tuple[str, str]:
         handshake = transport.close_handshake
@@ -263,17 +290,6 @@ class Realtime(WSListener):
                 return "no_pong", f"no answer to a ping within {PING_S:.0f} s"
             return "protocol", f"closed on a protocol error: {handshake.sent.reason}"
         return "connection_lost", "the connection was lost"
-
-    def _url(self) -> str:
-        url = self._model.url
-        query = urlsplit(url).query
-        if "model" in parse_qs(query):
-            return url
-        return f"{url}{'&' if query else '?'}{urlencode({'model': self._model.name})}"
-
-    def _headers(self) -> dict[str, str]:
-        key = self._model.key.get_secret_value()
-        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _send_nothing(self, append: bytes) -> None:
         del append

@@ -10,7 +10,6 @@ The token in the fork's URL works once, for the call that reserved it, for token
 import asyncio
 import logging
 import secrets
-import ssl
 from collections.abc import Callable
 from typing import Final
 
@@ -22,8 +21,10 @@ from media_fork.carriage import CARRIAGES
 from media_fork.client_events import session_update
 from media_fork.clock import Timer
 from media_fork.conversation import Conversation, World
+from media_fork.endpoints import Endpoints
 from media_fork.leg import PATH, Leg
-from media_fork.realtime import ModelUnavailableError, Realtime
+from media_fork.realtime import ModelUnavailableError
+from media_fork.succession import Succession
 from tandem.outcome import RefusalCause
 from tandem.seam import Dtmf, Ended, SessionReply, SessionRequest, TransferState
 from tandem.settings import Settings
@@ -55,17 +56,21 @@ class Session:
         self.conversation = conversation
         self.on_audio: Callable[[bytes], None] = conversation.on_caller_audio
         self._on_end = on_end
-        self._model: Realtime | None = None
+        self._models: Succession | None = None
         self._leg: Leg | None = None
         self._timer: Timer | None = None
         self.why: str | None = None
         """Why it has ended."""
 
-    def ready(self, model: Realtime, timer: Timer) -> None:
+    def ready(self, models: Succession, timer: Timer) -> None:
         """The model is ready; ``timer`` ends the session where no fork comes."""
-        self._model = model
+        self._models = models
         self._timer = timer
-        self.conversation.attach(model)
+
+    def lose_model(self, cause: str, message: str) -> None:
+        """Go on without a model: esl_app takes the caller on."""
+        if self._models is not None:
+            self._models.give_up(cause, message)
 
     def claimed(self, timer: Timer) -> None:
         """A connection has shown the token; ``timer`` ends the session where nothing comes of that."""
@@ -98,8 +103,8 @@ class Session:
         self.why = why
         self._cancel_timer()
         self.conversation.close(self.conversation.ended or why)
-        if self._model is not None:
-            self._model.close()
+        if self._models is not None:
+            self._models.close()
         if self._leg is not None:
             self._leg.close()
         self._on_end(self)
@@ -116,7 +121,6 @@ class Sessions:
     def __init__(self, settings: Settings, world: World, batches: Batches, host: str) -> None:
         self._settings = settings
         self._world = world
-        self._batches = batches
         self._url = f"ws://{host}:{settings.media_fork.fork_port}{PATH}"
         self._opening = 0
         self._by_id: dict[str, Session] = {}
@@ -124,8 +128,7 @@ class Sessions:
         self.draining = False
         self._empty = asyncio.Event()
         self._empty.set()
-        secure = settings.model.url.startswith("wss:")
-        self._ssl: ssl.SSLContext | None = ssl.create_default_context() if secure else None
+        self._endpoints = Endpoints(settings.model, world.clock, world.metrics, batches)
 
     def __len__(self) -> int:
         return self._opening + len(self._by_id)
@@ -141,27 +144,32 @@ class Sessions:
             raise RefusedError(RefusalCause.UNKNOWN_AGENT, f"there is no agent named {request.agent!r}")
         carriage = CARRIAGES[request.codec]
         conversation = Conversation(request.call, agent, carriage, self._world)
-        update = session_update(agent, carriage, tools.definitions(agent, self._settings.destinations))
-        model = Realtime(self._settings.model, update, conversation, self._world.metrics.counts, self._batches)
+        tool_definitions = tools.definitions(agent, self._settings.destinations)
         clock = self._world.clock
-        began = clock.now()
+        models = Succession(
+            conversation,
+            self._endpoints,
+            lambda endpoint: session_update(agent, carriage, tool_definitions, endpoint.transcription),
+            self._settings.model.reconnect_within_ms,
+            clock,
+            self._world.metrics.counts,
+        )
         self._opening += 1
         self._count()
         try:
-            await model.open(self._ssl)
+            await models.begin()
         except ModelUnavailableError as error:
             _log.warning("no model: %s", error, extra={"call": request.call, "cause": error.cause})
             raise RefusedError(RefusalCause.MODEL_UNAVAILABLE, str(error)) from error
         finally:
             self._opening -= 1
             self._count()
-        self._world.metrics.ready_seconds.observe(clock.now() - began)
         session = Session(request, conversation, self._forget)
         self._by_id[session.session] = session
         self._by_token[session.token] = session
         self._count()
         token_ms = self._settings.media_fork.token_ms
-        session.ready(model, clock.call_at(clock.now() + token_ms / 1000, lambda: session.end("expired")))
+        session.ready(models, clock.call_at(clock.now() + token_ms / 1000, lambda: session.end("expired")))
         self._world.metrics.counts.add("sessions_reserved", request.codec.value)
         return SessionReply(
             session=session.session, url=self._url + session.token, rate=carriage.rate, expires_in_ms=token_ms
@@ -201,7 +209,7 @@ class Sessions:
     def lose_models(self, cause: str) -> None:
         """Have every live call go on without its agent: esl_app takes the callers to their fallback."""
         for session in list(self._by_id.values()):
-            session.conversation.on_model_lost(cause, "media_fork stops")
+            session.lose_model(cause, "media_fork stops")
 
     def _forget(self, session: Session) -> None:
         self._by_id.pop(session.session, None)

@@ -4,6 +4,7 @@ from typing import Final
 
 from media_fork.chronicle import Chronicle
 from media_fork.clock import Clock
+from media_fork.memory import Memory
 from media_fork.playout import Utterance
 from tandem.seam import LiveEventKind
 
@@ -31,16 +32,18 @@ class _Spoken:
 class Speech:
     """One conversation's. An utterance is one message item of a response."""
 
-    def __init__(self, clock: Clock, chronicle: Chronicle) -> None:
+    def __init__(self, clock: Clock, chronicle: Chronicle, memory: Memory) -> None:
         self._clock = clock
         self._chronicle = chronicle
+        self._memory = memory
         self._open: dict[str, _Spoken] = {}
 
-    def utterance(self, response: str, item: str, content_index: int) -> Utterance:
-        """The utterance of ``item``, begun by this where it is not known yet."""
+    def utterance(self, response: str, item: str, content_index: int, owner: object | None) -> Utterance:
+        """The utterance of ``item``, begun by this where it is not known yet; see Utterance for ``owner``."""
         spoken = self._open.get(item)
         if spoken is None:
-            spoken = self._open[item] = _Spoken(Utterance(response, item, content_index))
+            spoken = self._open[item] = _Spoken(Utterance(response, item, content_index, owner))
+            self._memory.said(item, "assistant", "")
             while len(self._open) > MAX_OPEN:
                 del self._open[next(iter(self._open))]
         return spoken.utterance
@@ -54,12 +57,14 @@ class Speech:
         spoken = self._open.get(item)
         if spoken is not None:
             spoken.text = (spoken.text + more)[:MAX_CHARACTERS]
+            self._remember(spoken)
 
     def all_words(self, item: str, text: str) -> None:
         """The whole transcript of ``item``. It may come when the utterance is over."""
         spoken = self._open.get(item)
         if spoken is not None:
             spoken.text = text[:MAX_CHARACTERS]
+            self._remember(spoken)
             if spoken.ended_at is not None:
                 self._record(spoken)
 
@@ -78,6 +83,7 @@ class Speech:
         spoken.heard_ms = heard_ms if utterance.sent else 0
         spoken.received_ms = received_ms
         self._record(spoken)
+        self._remember(spoken)
         self._chronicle.publish(
             LiveEventKind.AGENT_SAID, spoken.text, heard_ms=spoken.heard_ms, duration_ms=received_ms
         )
@@ -94,6 +100,19 @@ class Speech:
             else:
                 del self._open[spoken.utterance.item]
         return unheard
+
+    def break_off(self) -> list[Utterance]:
+        """Nothing more comes of any response: the model is gone. Utterances that are still to be heard."""
+        responses = dict.fromkeys(spoken.utterance.response for spoken in self._open.values())
+        return [utterance for response in responses for utterance in self.response_done(response)]
+
+    def _remember(self, spoken: _Spoken) -> None:
+        """The words that were heard, or still may be: of an utterance that was cut about so much of its words."""
+        text = spoken.text
+        if spoken.ended_at is not None and spoken.heard_ms < spoken.received_ms:
+            text = text[: len(text) * spoken.heard_ms // spoken.received_ms].rpartition(" ")[0]
+            text = text and f"{text} —"
+        self._memory.said(spoken.utterance.item, "assistant", text)
 
     def _record(self, spoken: _Spoken) -> None:
         ended_at = spoken.ended_at or self._clock.unix()

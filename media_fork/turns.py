@@ -105,5 +105,9 @@ class Turns:
         turn, self._unanswered = self._unanswered, None
         return turn
 
+    def break_off(self) -> None:
+        """The model is gone: nothing more comes of its items. What was unanswered, another model answers."""
+        self._open.clear()
+
     def _time_of(self, position_ms: float) -> float:
         return self._clock.unix() - max(0.0, self._sent_ms() - position_ms) / 1000

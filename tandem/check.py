@@ -55,6 +55,8 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 
 def _probes(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "model", partial(probes.model, settings.model)
+    for number, endpoint in enumerate(settings.model.alternatives, 1):
+        yield f"model alternative {number}", partial(probes.model, endpoint)
     yield "database", partial(probes.records_database, settings.records)
     yield "spool", partial(probes.spool, settings.records)
     for name in settings.destinations:

@@ -17,14 +17,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlencode
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from tandem import database, dial_policy
 from tandem.edge import host_port
-from tandem.settings import RealtimeModel, Records, RtpEngine, Settings, TrunkKind, Worker
+from tandem.realtime import Endpoint
+from tandem.settings import Records, RtpEngine, Settings, TrunkKind, Worker
 
 PATIENCE_S = 5.0
 """For one answer."""
@@ -46,17 +46,15 @@ class Skipped(Exception):
     """A question that cannot be asked from here."""
 
 
-def model(settings: RealtimeModel) -> str:
+def model(settings: Endpoint) -> str:
     """The Realtime server takes the key and opens a session."""
     import websocket
 
-    key = settings.key.get_secret_value()
-    if not key and "api.openai.com" in settings.url:
+    if not settings.headers and "api.openai.com" in settings.url:
         raise Failed("model.key is empty", "set OPENAI_API_KEY")
-    url = f"{settings.url}{'&' if '?' in settings.url else '?'}{urlencode({'model': settings.name})}"
-    header = [f"Authorization: Bearer {key}"] if key else []
+    header = [f"{name}: {value}" for name, value in settings.headers.items()]
     try:
-        connection = websocket.create_connection(url, timeout=PATIENCE_S, header=header)
+        connection = websocket.create_connection(settings.session_url, timeout=PATIENCE_S, header=header)
         try:
             first = json.loads(connection.recv())
         finally:

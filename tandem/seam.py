@@ -162,6 +162,8 @@ class LiveEventKind(StrEnum):
     TOOL_RESULT = "tool_result"
     DTMF = "dtmf"
     MODEL_LOST = "model_lost"
+    MODEL_RESUMED = "model_resumed"
+    """Another model took over, and knows the conversation so far."""
     SESSION_ENDED = "session_ended"
 
 

@@ -17,7 +17,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    SecretStr,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -48,6 +47,7 @@ from tandem.fields import (
     Text,
     matching,
 )
+from tandem.realtime import RealtimeModel
 from tandem.recipients import Notify, Section
 from tandem.shipped import shipped
 from tandem.yamlfile import Document, Location, Problem
@@ -382,18 +382,6 @@ class MediaFork(Model):
     heard_within_ms: Annotated[int, Field(ge=1000, le=60000)] = 15000
     """A transfer or hang-up waits at most this long for what was said to be heard."""
     drain_seconds: Annotated[int, Field(ge=0, le=86400)] = 3600
-
-
-class RealtimeModel(Model):
-    """A server of the OpenAI GA Realtime protocol."""
-
-    url: Annotated[str, matching(r"wss?://[^\s/]+(/\S*)?", "ws:// or wss:// and a host")] = (
-        "wss://api.openai.com/v1/realtime"
-    )
-    name: Text = "gpt-realtime-2.1"
-    key: Secret = SecretStr("")
-    ready_within_ms: Annotated[int, Field(ge=200, le=20000)] = 3000
-    """From connect to session.updated."""
 
 
 class Records(Model):

@@ -27,6 +27,7 @@ def _scenario_site(data: dict[str, Any]) -> None:
         "description": "our partner", "dial": "+12025550160", "trunk": "carrier", "transfer": "refer",
     }  # fmt: skip
     softphone.allow(data)
+    data["model"]["reconnect_within_ms"] = 2500
     data["esl_app"] = {"fork_within_ms": 3000, "voicemail_seconds": 5}
 
 

@@ -8,6 +8,7 @@ import pytest
 from lab import hearing
 from lab.voice import speak
 from lab.world import World
+from media_fork.lifesign import NOTES_HZ
 from tandem.outcome import Outcome, RefusalCause
 from tests.call.caller import (
     BRIEF,
@@ -69,10 +70,48 @@ async def test_no_model_at_all_with_voicemail_takes_a_message(world: World) -> N
     assert hearing.likeness(kept, message) > hearing.ALIKE
 
 
-async def test_a_model_lost_in_mid_call_means_an_apology_and_the_fallback(world: World) -> None:
+async def test_a_model_lost_in_mid_sentence_is_replaced_and_the_caller_hears_that_the_line_lives(world: World) -> None:
+    await world.model_faults(drop_after_ms=300, reply=2, connections=1)
+    await world.model_faults(connect_delay_ms=1500, connections=1)
+    caller = await Caller.talks_to_agent(world)
+    await caller.says("What are your opening hours?")
+    await caller.agent_says("nine to five")
+    await until(lambda: hearing.tone_seconds(caller.call.audio.heard(), NOTES_HZ[1]) > 0.05, "a sound of life")
+    told = await world.model_events("conversation.item.create")
+    texts = [event["item"]["content"][0]["text"].lower() for event in told if event["item"]["type"] == "message"]
+    assert "widgets" in texts[0]
+    assert "opening hours" in texts[1]
+    await caller.says("Goodbye.")
+    await caller.call.wait_ended(PATIENCE_S)
+    story = await caller.story()
+    assert story.call.outcome is Outcome.AGENT_HUNG_UP
+
+
+async def test_a_session_that_ends_is_handed_over_and_the_caller_notices_nothing(world: World) -> None:
+    await world.model_faults(session_seconds=9, connections=1)
+    caller = await Caller.talks_to_agent(world)
+
+    async def handed_over() -> bool:
+        told = await world.model_events("conversation.item.create")
+        return any("widgets" in str(event).lower() for event in told)
+
+    await world.until(handed_over, PATIENCE_S, "the next session to be told of the greeting")
+    said = hearing.loud_seconds(caller.call.audio.heard())
+    await caller.says("What are your opening hours?")
+    await caller.agent_says("nine to five")
+    assert hearing.tone_seconds(caller.call.audio.heard(), NOTES_HZ[1]) == 0
+    assert hearing.loud_seconds(caller.call.audio.heard()) > said
+    await caller.call.hangup()
+    story = await caller.story()
+    assert story.call.outcome is Outcome.CALLER_HUNG_UP
+    assert not [turn for turn in story.turns if turn.interrupted]
+
+
+async def test_a_model_lost_for_good_in_mid_call_means_an_apology_and_the_fallback(world: World) -> None:
     pbx = Pbx()
     world.pbx.on_invite = pbx.on_invite
     await world.model_faults(drop_after_ms=400, connections=1)
+    await world.model_faults(refuse=503, connections=100)
     caller = await Caller.rings(world)
     await caller.call.wait_answered(PATIENCE_S)
     await until(lambda: "2009" in pbx.calls, "the operator to be rung")

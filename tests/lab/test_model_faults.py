@@ -262,6 +262,31 @@ async def test_a_session_expires_as_the_real_one_does(model: LabModel) -> None:
         assert "maximum duration" in reason
 
 
+async def test_a_connection_is_lost_whatever_goes_on(model: LabModel) -> None:
+    model.faults.add(Faults(lost_after_ms=300))
+    async with connected(model) as client:
+        await client.telephone()
+        with pytest.raises(Closed):
+            await client.until("response.created")
+
+
+async def test_a_conversation_that_began_elsewhere_goes_on(model: LabModel) -> None:
+    def item(kind: str, role: str, text: str) -> dict[str, Any]:
+        return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+
+    async with connected(model) as client:
+        await client.telephone()
+        await client.send("conversation.item.create", item=item("input_text", "user", "When are you open?"))
+        await client.send("conversation.item.create", item=item("output_text", "assistant", "We are open from"))
+        await client.send("response.create")
+        again = said(await client.reply())
+        assert again
+        await client.send("conversation.item.create", item=item("input_text", "user", "When are you open?"))
+        await client.send("conversation.item.create", item=item("output_text", "assistant", "From nine."))
+        await client.send("response.create")
+        assert said(await client.reply()) != again
+
+
 async def test_the_log_has_both_directions_with_audio_as_its_size(model: LabModel) -> None:
     async with connected(model) as client:
         session = client.events[0]["session"]["id"]

@@ -35,7 +35,9 @@ class Plane:
         self.rows: list[Row] = []
         self.settings: Settings = load(CONFIG, {"TANDEM_EVENT_SOCKET_PASSWORD": "test-password"})
         self.counts = Counts()
-        self.configure(model={"url": model.url}, media_fork={"http_port": 1, "fork_port": 2})
+        self.configure(
+            model={"url": model.url, "reconnect_within_ms": 500}, media_fork={"http_port": 1, "fork_port": 2}
+        )
         self.live: list[LiveEvent] = []
 
     def configure(self, **sections: dict[str, Any]) -> None:

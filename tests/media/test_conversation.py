@@ -244,8 +244,9 @@ async def test_a_response_already_active_is_waited_for(plane):
     await fork.close()
 
 
-async def test_a_failed_response_is_asked_for_once_more_then_the_model_is_lost(plane):
+async def test_a_failed_response_is_asked_for_once_more_then_the_model_is_lost(plane, model):
     fork, session = await plane.call()
+    model.status = 503
     await session.speech_started("item_1")
     await session.speech_stopped("item_1")
     await session.committed("item_1")
@@ -259,24 +260,27 @@ async def test_a_failed_response_is_asked_for_once_more_then_the_model_is_lost(p
     await fork.close()
 
 
-async def test_a_model_that_answers_no_ping_is_lost(plane, monkeypatch):
+async def test_a_model_that_answers_no_ping_is_lost(plane, model, monkeypatch):
     monkeypatch.setattr(realtime, "PING_S", 0.2)
     fork, session = await plane.call()
+    model.status = 503
     session.connection.transport.pause_reading()
     assert await fork.command() == {"command": "model_lost", "cause": "no_pong"}
     session.connection.transport.resume_reading()
     await fork.close()
 
 
-async def test_a_model_that_closes_in_mid_sentence_is_lost_and_the_caller_hears_silence_at_once(plane):
+async def test_a_model_that_is_not_to_be_had_again_is_given_up_and_the_caller_hears_silence_at_once(plane, model):
     fork, session = await plane.call()
     await session.created("resp_1")
     await session.audio_delta("resp_1", "item_1", SPEECH * 4)
     await fork.until(lambda: loud(fork.audio) > 0, "audio")
+    model.status = 503
     await session.close(1011, "internal")
     assert await fork.command() == {"command": "model_lost", "cause": "closed"}
     assert fork.kills == 1
     stopped = loud(fork.audio)
+    assert stopped < 4 * 16000
     await fork.send(QUIET)
     await plane.until(lambda: plane.counts.caller_frames_dropped == 1, "the frame")
     assert loud(fork.audio) == stopped
@@ -286,18 +290,12 @@ async def test_a_model_that_closes_in_mid_sentence_is_lost_and_the_caller_hears_
     await plane.until(lambda: len(plane.sessions) == 0, "end of the session")
 
 
-async def test_a_session_that_expires_is_lost(plane):
-    fork, session = await plane.call()
-    await session.error("session_expired")
-    assert await fork.command() == {"command": "model_lost", "cause": "session_expired"}
-    await fork.close()
-
-
-async def test_a_model_lost_before_the_fork_came_is_told_when_it_comes(plane, model):
+async def test_a_model_lost_for_good_before_the_fork_came_is_told_when_it_comes(plane, model):
     reply = await plane.reserve()
     session = await model.session()
+    model.status = 503
     await session.close()
-    await plane.until(lambda: plane.counts.labelled("model_lost") != {}, "loss of the model")
+    await plane.until(lambda: len(model.requests) > 2, "attempts to reconnect")
     fork = await plane.fork(reply)
     assert (await fork.command())["command"] == "model_lost"
     await fork.close()
