@@ -13,7 +13,7 @@ from typing import Any
 from tests.edge.message import LOCAL_TAG, SDP, Headers, Message, acknowledgement, reply
 from tests.edge.transport import Transport
 
-PATIENCE_S = 8.0
+PATIENCE_S = 15.0
 _numbers = itertools.count(1)
 
 __all__ = ["PATIENCE_S", "SDP", "Calling", "Dialog", "Endpoint", "Headers", "Message", "establish", "reply"]

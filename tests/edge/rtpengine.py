@@ -19,7 +19,7 @@ import pylibsrtp
 import pytest
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
-PATIENCE_S = 5.0
+PATIENCE_S = 15.0
 _cookies = itertools.count(1)
 
 

@@ -65,7 +65,7 @@ class Place:
     def calls(self) -> dict[str, int]:
         return {name: len(engine.calls) for name, engine in self.engines.items() if engine.running}
 
-    def forgotten(self, timeout_s: float = 3.0) -> None:
+    def forgotten(self, timeout_s: float = 10.0) -> None:
         """Every rtpengine has closed its ports."""
         self.edge.until(lambda: not any(self.calls().values()), "the media to be forgotten", timeout_s)
 

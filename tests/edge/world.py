@@ -166,7 +166,7 @@ class Edge:
                 for target in record["SET"]["TARGETS"]:
                     yield target["DEST"]
 
-    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
