@@ -33,6 +33,37 @@ class Tls:
     authority: bytes
 
 
+def configuration(
+    address: str,
+    edge: tuple[str, int],
+    phones: tuple[str, int],
+    folder: Path,
+    *,
+    transfers: Mapping[str, str] | None = None,
+    tls: bool,
+) -> dict[str, str]:
+    """Asterisk's files by name. ``folder`` is where they lie, and with ``tls`` its certificate, as Asterisk sees it."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    values = {
+        "address": address,
+        "edge": edge,
+        "phones": phones,
+        "folder": folder,
+        "transfers": transfers or {},
+        "tls": tls,
+    }
+    return {
+        template.name.removesuffix(".j2"): environment.get_template(template.name).render(values)
+        for template in TEMPLATES.glob("*.j2")
+    }
+
+
 @dataclass
 class Asterisk:
     """One Asterisk at an address of its own. ``transfers`` are extensions that send REFER, each with its target URI."""
@@ -53,24 +84,11 @@ class Asterisk:
 
     async def start(self) -> None:
         """Write its configuration and start it; it serves when it answers OPTIONS. Raises OSError."""
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
+        files = configuration(
+            self.address, self.edge, self.phones, self._inside, transfers=self.transfers, tls=self.tls is not None
         )
-        values = {
-            "folder": self._inside,
-            "address": self.address,
-            "edge": self.edge,
-            "phones": self.phones,
-            "transfers": self.transfers,
-            "tls": self.tls is not None,
-        }
-        for template in TEMPLATES.glob("*.j2"):
-            text = environment.get_template(template.name).render(values)
-            (self.folder / template.name.removesuffix(".j2")).write_text(text, encoding="utf-8")
+        for name, text in files.items():
+            (self.folder / name).write_text(text, encoding="utf-8")
         if self.tls is not None:
             for name, content in (("certificate", self.tls.certificate), ("key", self.tls.key)):
                 (self.folder / f"{name}.pem").write_bytes(content)

@@ -1,6 +1,8 @@
 """A PBX that nobody here wrote, at the edge: it places calls and takes them, dials 911, and is transferred to."""
 
+import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,7 +72,9 @@ async def shared(
     def change(data: dict[str, Any]) -> None:
         address = site.address(HOST)
         gateway = f"sip:{address}:5061;transport=tls" if tls else f"sip:{address}:5060"
-        data["trunks"]["pbx"] |= {"sources": [f"{address}/32"], "gateways": [gateway]}
+        del data["trunks"]["pbx"]["sources"]
+        known = {"certificate": "pbx"} if tls else {"sources": [f"{address}/32"]}
+        data["trunks"]["pbx"] |= {**known, "gateways": [gateway]}
         # Else an emergency call would present the agent's number, and calls to that would ring the station for an hour.
         data["trunks"]["carrier"]["caller_ids"].append(STATION)
         for number in (REFERS, REFERS_TO_PREMIUM, REFERS_TO_911):
@@ -132,17 +136,23 @@ async def pbx(shared: AsteriskWorld) -> AsyncIterator[AsteriskWorld]:
 
 
 async def talk(first: Call, second: Call) -> None:
-    """What either says, the other hears."""
+    """What either says, the other hears: said up to three times, as on a line that a busy machine does not keep whole."""
     for speaker, listener, words in (
         (first, second, "Can you hear me now?"),
         (second, first, "Yes, very well indeed."),
     ):
         voice = speak(words, "caller")
-        await speaker.audio.play(voice)
-        await until(
-            lambda listener=listener, voice=voice: hearing.likeness(listener.audio.heard(), voice) > hearing.ALIKE,  # type: ignore[misc]
-            f"{words!r} to be heard",
-        )
+        for _ in range(3):
+            await speaker.audio.play(voice)
+            with contextlib.suppress(AssertionError):
+                await until(partial(_is_heard, listener, voice), f"{words!r} to be heard", 5.0, every_s=0.2)
+                break
+        else:
+            pytest.fail(f"{words!r} was not heard")
+
+
+def _is_heard(listener: Call, voice: hearing.Pcm) -> bool:
+    return hearing.likeness(listener.audio.heard(), voice) > hearing.ALIKE
 
 
 async def test_places_a_call_to_the_outside_world(pbx: AsteriskWorld) -> None:

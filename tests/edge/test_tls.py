@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -21,6 +22,8 @@ from tests.edge.world import DID, Edge, MakeEdge
 
 CHURN_S = float(os.environ.get("TANDEM_TLS_CHURN_SECONDS", "3"))
 """How long connections come and go."""
+CHILDREN = 4
+"""Enough for readers of TLS to get into each other's way."""
 
 
 @dataclass
@@ -67,7 +70,12 @@ class Secure:
 @pytest.fixture
 def secure(make_edge: MakeEdge, tmp_path: Path) -> Secure:
     certificates = Certificates(tmp_path / "tls")
-    return Secure(make_edge(certificates.serve), certificates)
+
+    def change(site: dict[str, Any]) -> None:
+        certificates.serve(site)
+        site["edge"]["children"] = CHILDREN
+
+    return Secure(make_edge(change), certificates)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -146,6 +154,17 @@ def test_reload_of_a_broken_certificate_keeps_the_old_one(secure: Secure):
     with contextlib.suppress(OSError, KeyError):
         secure.edge.rpc("tls.reload")
     assert secure.serial() == before
+
+
+def test_as_many_readers_of_tls_as_its_kamailio_bears(secure: Secure):
+    """What tls_threads_mode is in effect Kamailio says nowhere."""
+    version = re.findall(r"kamailio (\d+)\.(\d+)\.(\d+)", str(secure.edge.rpc("core.version")))
+    bears_many = tuple(map(int, version[0])) >= (6, 0, 0)
+    assert secure.edge.rpc("core.tcp_info")["readers"] == (CHILDREN if bears_many else 1)
+    main = (secure.edge.folder / "site/kamailio/kamailio.cfg").read_text(encoding="utf-8")
+    assert re.findall(
+        r"^#!ifdef KAMAILIO_6\n(?:.*\n)*?tls_threads_mode=(\d)\n(?:.*\n)*?#!else", main, re.MULTILINE
+    ) == ["2"]
 
 
 def test_connections_that_come_and_go_leave_nothing_behind(secure: Secure):
