@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 JOBS ?= 4
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install Debian packages and the virtual environment (the other targets do it by themselves)
 	@lab/install.sh
@@ -37,6 +37,10 @@ bench-edge: ## the edge beside a bare relay: CPU, fail-over, emergencies under a
 	@lab/install.sh
 	@$(PYTHON) -m bench.edge $(ARGS)
 
+bench-control: ## esl_app beside a bare greenswitch server: calls a second, added delay, memory; ARGS is passed on
+	@lab/install.sh
+	@$(PYTHON) -m bench.control $(ARGS)
+
 mutate: setup ## lines of Kamailio's configuration that no scenario needs; ARGS as --minutes=30 --file=trunks.cfg
 	@$(PYTHON) -m tests.edge.mutate $(ARGS)
 
@@ -50,4 +54,4 @@ lock: setup ## write requirements.lock (everything) and production.lock (what th
 clean: ## remove what demonstrations, benches and tests left behind (neither run/, which has the records, nor .venv)
 	@rm -rf out bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test lint format bench bench-edge lock clean mutate
+.PHONY: help setup demo test lint format bench bench-control bench-edge lock clean mutate

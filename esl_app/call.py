@@ -1,5 +1,7 @@
 """The life of a call: arrive, reserve, answer, connect the fork, converse; and how each of these may end."""
 
+from collections.abc import Mapping
+
 import gevent
 
 from esl_app import arrival, fallback, transfer
@@ -107,22 +109,31 @@ class Call:
         self._started = self._leg.clock()
         arrived = arrival.read(channel)
         self._line.arrived(arrived)
-        self._session.subscribe()
+        try:
+            self._check(arrived, channel)
+        except Refused:
+            self._session.subscribe()
+            raise
+        self._session.subscribe(
+            # All of it before the answer: send_silence_when_idle has no effect afterwards.
+            self._session.setting(
+                send_silence_when_idle=SEND_SILENCE,
+                hangup_after_bridge="true",
+                ignore_display_updates="true",
+                exclude_outgoing_extra_header="^sip_h_X-Tandem-",
+                playback_terminators="none",
+            ),
+            # 180: the edge gives up a worker from which it hears no more than 100, however soon the model would be ready.
+            self._session.execution("ring_ready"),
+        )
+
+    def _check(self, arrived: arrival.Arrival, channel: Mapping[str, str]) -> None:
+        """Raises Refused."""
         if self._refusal is not None:
             raise Refused(self._refusal, "this worker takes no call now")
         arrival.check(arrived, channel)
         if arrived.agent not in self._services.settings.agents:
             raise Refused(RefusalCause.UNKNOWN_AGENT, f"no agent named {arrived.agent!r}")
-        # All of it before the answer: send_silence_when_idle has no effect afterwards.
-        self._session.set(
-            send_silence_when_idle=SEND_SILENCE,
-            hangup_after_bridge="true",
-            ignore_display_updates="true",
-            exclude_outgoing_extra_header="^sip_h_X-Tandem-",
-            playback_terminators="none",
-        )
-        # 180: the edge gives up a worker from which it hears no more than 100, however soon the model would be ready.
-        self._session.execute("ring_ready")
 
     def _reserve(self) -> SessionReply:
         """A session with its model ready. Raises Refused, HungUp."""

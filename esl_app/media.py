@@ -3,8 +3,8 @@
 import logging
 
 import gevent
-from geventhttpclient import HTTPClient
-from geventhttpclient.response import HTTPParseError
+from gevent import socket
+from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 from pydantic import ValidationError
 
 from tandem.outcome import RefusalCause
@@ -31,6 +31,9 @@ class MediaFork:
     def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
+        # An address, which geventhttpclient's own client would have looked up in a thread each time.
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def reserve(self, request: SessionRequest, within_s: float) -> SessionReply:
         """Have a session made ready. Raises Refused; media_unavailable where no sound answer came ``within_s``."""
@@ -57,19 +60,20 @@ class MediaFork:
             _log.warning("session %s was not given back: media_fork answered %d", session, status)
 
     def _ask(self, method: str, path: str, body: bytes, within_s: float) -> tuple[int, bytes]:
-        client = HTTPClient(
-            self._host,
-            self._port,
-            connection_timeout=min(_CONNECT_S, within_s),
-            network_timeout=within_s,
-            concurrency=1,
-        )
-        headers = {"Connection": "close", "Content-Type": "application/json"}
+        sock = socket.socket(self._family, socket.SOCK_STREAM)
         try:
-            response = client.request(method, path, body, headers)
+            sock.settimeout(min(_CONNECT_S, within_s))
+            sock.connect((self._host, self._port))
+            sock.settimeout(within_s)
+            sock.sendall(
+                f"{method} {path} HTTP/1.1\r\nHost: {self._authority}\r\nConnection: close\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            response = HTTPSocketResponse(sock, method=method)
             return response.get_code(), bytes(response.read(MAX_REPLY))
         finally:
-            client.close()
+            sock.close()
 
 
 def _cause(text: str) -> RefusalCause:

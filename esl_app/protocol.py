@@ -13,8 +13,9 @@ import contextlib
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import gevent
@@ -44,14 +45,54 @@ Log = logging.LoggerAdapter[logging.Logger]
 Handler = Callable[["Event"], None]
 
 
+class Headers(Mapping[str, str]):
+    """One block's headers. ``encoded``: values are percent-encoded (events' are, plain replies' are not).
+
+    A channel's event has some 150 headers, of which two or three are ever looked at: a value is found and decoded when it
+    is asked for.
+    """
+
+    __slots__ = ("_block", "_encoded")
+
+    def __init__(self, block: bytes, encoded: bool) -> None:
+        self._block = b"\n" + block
+        self._encoded = encoded
+
+    def __getitem__(self, name: str) -> str:
+        label = _label(name)
+        at = self._block.find(label)
+        if at < 0:
+            raise KeyError(name)
+        at += len(label)
+        end = self._block.find(b"\n", at)
+        value = (self._block[at:] if end < 0 else self._block[at:end]).removeprefix(b" ")
+        if self._encoded and b"%" in value:
+            value = unquote_to_bytes(value)
+        text = value.decode("utf-8", "replace")
+        return "" if text == _UNDEFINED else text
+
+    def __iter__(self) -> Iterator[str]:
+        named = (line.partition(b":")[0] for line in self._block.split(b"\n") if b":" in line)
+        # In order, each once. A name that is no UTF-8 is nobody's to ask for.
+        return iter(dict.fromkeys(name.decode() for name in named if name.isascii()))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@lru_cache(512)
+def _label(name: str) -> bytes:
+    return b"\n%s:" % name.encode()
+
+
 class Event(ESLEvent):  # type: ignore[misc]
     """A block of headers with its body. ``data`` is the body, or a reply's text."""
 
-    def __init__(self, headers: dict[str, str], data: str = "") -> None:
+    def __init__(self, headers: Mapping[str, str], data: str = "") -> None:
         self.headers = headers
         self.data = data
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Event-Name, or the Event-Subclass of a CUSTOM event."""
         name = self.headers.get("Event-Name", "")
@@ -85,23 +126,10 @@ COMMAND_FAILURES = (CommandFailed, CommandTimeout, NotConnectedError, OutboundSe
 """What a sound command may raise."""
 
 
-def parse_headers(block: bytes, encoded: bool) -> dict[str, str]:
-    """Headers of one block. ``encoded``: values are percent-encoded (events are, plain replies are not)."""
-    headers: dict[str, str] = {}
-    for line in block.split(b"\n"):
-        name, separator, value = line.partition(b":")
-        if not separator:
-            continue
-        value = value.removeprefix(b" ")
-        text = (unquote_to_bytes(value) if encoded else value).decode("utf-8", "replace")
-        headers.setdefault(name.decode("utf-8", "replace"), "" if text == _UNDEFINED else text)
-    return headers
-
-
 def parse_event(content: bytes) -> Event:
     """The content of a text/event-plain: headers, a blank line, and the event's body."""
     block, _, body = content.partition(b"\n\n")
-    return Event(parse_headers(block, encoded=True), body.decode("utf-8", "replace"))
+    return Event(Headers(block, encoded=True), body.decode("utf-8", "replace"))
 
 
 def one_line(text: str) -> str:
@@ -155,10 +183,10 @@ class Hardened:
         self._gone(cause)
 
     def _receive(self, block: bytes) -> None:
-        headers = parse_headers(block, encoded=False)
+        headers = Headers(block, encoded=False)
         if "Event-Name" in headers:
             # The reply to `connect` is an event without an outer block.
-            headers = parse_headers(block, encoded=True)
+            headers = Headers(block, encoded=True)
             body = b""
         else:
             body = self._read_exactly(_length(headers))
@@ -242,43 +270,33 @@ class Hardened:
         Raises CommandRefused, CommandTimeout, NotConnectedError (before sending), OutboundSessionHasGoneAway (the
         connection went while waiting).
         """
-        lines = [one_line(line), *(f"{one_line(name)}: {one_line(value)}" for name, value in headers)]
-        raw = ("\n".join(lines) + "\n\n").encode()
-        result: AsyncResult[Event] = AsyncResult()
-        with self._write_lock, self._bounded(line, timeout_s):
-            if not self.connected:
-                raise NotConnectedError("the event socket is closed")
-            if len(self._commands_sent) >= MAX_PENDING:
-                raise CommandTimeout(f"{MAX_PENDING} commands wait for FreeSWITCH's replies")
-            self._commands_sent.append(result)
-            try:
-                self.sock.sendall(raw)
-            except BaseException as error:
-                # Part of it may be on the wire: no later command could be told from the rest of this one.
-                self._gone("write_failed")
-                if isinstance(error, OSError):
-                    raise OutboundSessionHasGoneAway(str(error)) from error
-                raise
-        with self._bounded(line, timeout_s):
-            reply = result.get()
-        assert reply is not None
-        return reply
+        return self.commands([written(line, headers)], timeout_s)[0]
 
-    @contextlib.contextmanager
-    def _bounded(self, line: str, timeout_s: float) -> Iterator[None]:
-        # The result stays in its place when time is up: the reply that comes late must not be taken for the next one's.
-        with gevent.Timeout(
-            timeout_s, CommandTimeout(f"no reply to `{' '.join(line.split(' ')[:2])}` in {timeout_s:g} s")
-        ):
-            yield
+    def commands(self, several: Sequence[str], timeout_s: float = COMMAND_S) -> list[Event]:
+        """Send commands (see :func:`written`) in one go, and wait for the replies to all of them. Raises as command()."""
+        results: list[AsyncResult[Event]] = [AsyncResult() for _ in several]
+        named = " ".join(several[0].split(maxsplit=2)[:2])
+        # A result stays in its place when time is up: the reply that comes late must not be taken for the next one's.
+        with gevent.Timeout(timeout_s, CommandTimeout(f"no reply to `{named}` in {timeout_s:g} s")):
+            with self._write_lock:
+                if not self.connected:
+                    raise NotConnectedError("the event socket is closed")
+                if len(self._commands_sent) + len(results) > MAX_PENDING:
+                    raise CommandTimeout(f"{MAX_PENDING} commands wait for FreeSWITCH's replies")
+                self._commands_sent.extend(results)
+                try:
+                    self.sock.sendall("".join(several).encode())
+                except BaseException as error:
+                    # Part of it may be on the wire: no later command could be told from the rest of this one.
+                    self._gone("write_failed")
+                    if isinstance(error, OSError):
+                        raise OutboundSessionHasGoneAway(str(error)) from error
+                    raise
+            return [cast(Event, result.get()) for result in results]
 
     def api(self, *words: str, timeout_s: float = COMMAND_S) -> str:
         """``api WORDS``; returns the text. Raises CommandFailed where it says -ERR or -USAGE, and what command() raises."""
-        reply = self.command(f"api {' '.join(words)}", timeout_s=timeout_s)
-        text: str = reply.data.strip()
-        if text.startswith(("-ERR", "-USAGE")):
-            raise CommandFailed(f"{' '.join(words[:1])}: {text}")
-        return text
+        return result_of(words[0], self.command(f"api {' '.join(words)}", timeout_s=timeout_s))
 
     # Dispatching
 
@@ -324,13 +342,26 @@ class Hardened:
 
     def stop(self) -> None:
         """Say goodbye where that is possible, and close."""
-        if self.connected:
+        if self.connected and not self._lingering:
             with contextlib.suppress(CommandTimeout, NotConnectedError, OutboundSessionHasGoneAway):
                 self.command("exit", timeout_s=EXIT_S)
         self._gone("stopped")
 
 
-def _length(headers: dict[str, str]) -> int:
+def written(line: str, headers: Iterable[tuple[str, str]] = ()) -> str:
+    """A command as it is sent. Raises CommandRefused where a part of it is more than one line."""
+    return "\n".join([one_line(line), *(f"{one_line(name)}: {one_line(value)}" for name, value in headers)]) + "\n\n"
+
+
+def result_of(api: str, reply: Event) -> str:
+    """The text of an api command's reply. Raises CommandFailed where it says -ERR or -USAGE."""
+    text: str = reply.data.strip()
+    if text.startswith(("-ERR", "-USAGE")):
+        raise CommandFailed(f"{api}: {text}")
+    return text
+
+
+def _length(headers: Mapping[str, str]) -> int:
     text = headers.get("Content-Length", "0")
     if not text.isascii() or not text.isdigit():
         raise Dropped("malformed", f"Content-Length {text[:40]!r}")

@@ -2,14 +2,14 @@
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import gevent
 from gevent import socket
 from gevent.event import AsyncResult
 from greenswitch.esl import OutboundSession, OutboundSessionHasGoneAway
 
-from esl_app.protocol import CommandFailed, CommandTimeout, Event, Hardened, one_line
+from esl_app.protocol import CommandFailed, CommandTimeout, Event, Hardened, one_line, result_of, written
 
 LINGER_S = 5
 """How long FreeSWITCH keeps the socket open after hangup, for the last events."""
@@ -33,7 +33,7 @@ class Session(Hardened, OutboundSession):  # type: ignore[misc]
         self._completions: dict[str, AsyncResult[Event]] = {}
         self.register_handle("CHANNEL_EXECUTE_COMPLETE", self._on_execute_complete)
 
-    def connect(self) -> dict[str, str]:
+    def connect(self) -> Mapping[str, str]:
         """The channel's headers and variables (``variable_NAME``)."""
         if not self._outbound_connected:
             reply = super().send("connect")
@@ -48,11 +48,14 @@ class Session(Hardened, OutboundSession):  # type: ignore[misc]
         """The channel's Unique-ID."""
         return str(self.session_data["Unique-ID"])
 
-    def subscribe(self) -> None:
-        """Have this channel's events sent, and keep the socket a moment beyond hangup."""
-        self.watch(self.uuid)
-        self._must(f"linger {LINGER_S}")
-        self._must(f"event plain {EVENTS}")
+    def subscribe(self, *then: str) -> None:
+        """Have this channel's events sent, and keep the socket a moment beyond hangup; all in one go with the sound
+        commands ``then`` (see protocol.written), each of which must be answered with +OK as well. Raises CommandFailed.
+        """
+        first = (f"filter Unique-ID {self.uuid}", f"linger {LINGER_S}", f"event plain {EVENTS}")
+        several = [*map(written, first), *then]
+        for command, reply in zip(several, self.commands(several), strict=True):
+            _must(command, reply)
 
     def watch(self, channel: str) -> None:
         """Have another channel's events sent here as well."""
@@ -62,17 +65,19 @@ class Session(Hardened, OutboundSession):  # type: ignore[misc]
         self._must(f"filter delete Unique-ID {channel}")
 
     def _must(self, command: str) -> None:
-        reply = self.command(command)
-        if not reply.data.startswith("+OK"):
-            raise CommandFailed(f"{command}: {reply.data}")
+        _must(command, self.command(command))
 
     def set(self, **variables: str) -> None:
         """Set channel variables at once, without waiting for the channel to execute anything."""
+        result_of("uuid_setvar_multi", self.commands([self.setting(**variables)])[0])
+
+    def setting(self, **variables: str) -> str:
+        """The command that sets them."""
         for value in variables.values():
             one_line(value)
         # uuid_setvar_multi splits at semicolons; a backslash keeps one.
         pairs = (f"{name}={value.replace(';', chr(92) + ';')}" for name, value in variables.items())
-        self.api("uuid_setvar_multi", self.uuid, ";".join(pairs))
+        return written(f"api uuid_setvar_multi {self.uuid} {';'.join(pairs)}")
 
     def variable(self, name: str) -> str:
         """A channel variable's value now; empty where it is not set."""
@@ -86,15 +91,18 @@ class Session(Hardened, OutboundSession):  # type: ignore[misc]
         """
         if self._lingering:
             raise OutboundSessionHasGoneAway("the channel has hung up")
+        reply = self.commands([self.execution(application, arguments, identity)])[0]
+        _must(application, reply)
+        return reply
+
+    def execution(self, application: str, arguments: str = "", identity: str = "") -> str:
+        """The command of :meth:`execute`."""
         headers = [("call-command", "execute"), ("execute-app-name", application)]
         if arguments:
             headers.append(("execute-app-arg", arguments))
         if identity:
             headers.append(("Event-UUID", identity))
-        reply = self.command("sendmsg", headers)
-        if not reply.data.startswith("+OK"):
-            raise CommandFailed(f"{application}: {reply.data}")
-        return reply
+        return written("sendmsg", headers)
 
     def call_command(
         self, app_name: str, app_args: str | None = None, block: bool = False, response_timeout: float | None = None
@@ -135,3 +143,8 @@ class Session(Hardened, OutboundSession):  # type: ignore[misc]
     def on_hangup(self, event: Event) -> None:
         if event.get("Unique-ID") == self.uuid:
             self._outbound_connected = False
+
+
+def _must(command: str, reply: Event) -> None:
+    if not reply.data.startswith("+OK"):
+        raise CommandFailed(f"{command.splitlines()[0]}: {reply.data}")

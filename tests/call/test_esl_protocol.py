@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esl_app import protocol
-from esl_app.protocol import CommandRefused, CommandTimeout, Event, parse_event, parse_headers
+from esl_app.protocol import CommandRefused, CommandTimeout, Event, Headers, parse_event
 from esl_app.session import Session
 
 CAPTURES = Path(__file__).parents[1] / "esl/captures"
@@ -87,7 +87,7 @@ def test_a_display_name_cannot_forge_a_header(name: str) -> None:
 
 
 def test_of_a_header_given_twice_the_first_counts() -> None:
-    assert parse_headers(b"Unique-ID: first\nUnique-ID: second", encoded=True) == {"Unique-ID": "first"}
+    assert Headers(b"Unique-ID: first\nUnique-ID: second", encoded=True) == {"Unique-ID": "first"}
 
 
 def test_an_events_body_is_apart_from_its_headers() -> None:
@@ -117,7 +117,7 @@ def test_captured_events_are_understood(peer: Peer, name: str) -> None:
 @given(st.binary(max_size=300))
 def test_no_block_of_bytes_breaks_the_parser(block: bytes) -> None:
     for encoded in (True, False):
-        headers = parse_headers(block, encoded)
+        headers = Headers(block, encoded)
         assert all(isinstance(value, str) for value in headers.values())
     parse_event(block)
 
