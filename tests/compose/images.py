@@ -89,7 +89,9 @@ def import_freeswitch(client: docker.DockerClient, install: FreeSwitchInstall, w
         temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(temporary, io.BytesIO())
     path = ":".join(dict.fromkeys(str(program.parent) for program in programs))
-    _import(client, archive, FREESWITCH, [f"ENV PATH={path}"])
+    # The image has no cache of the loader's.
+    libraries = ":".join(sorted({str(file.parent) for file in files if ".so" in file.suffixes}))
+    _import(client, archive, FREESWITCH, [f"ENV PATH={path}", f"ENV LD_LIBRARY_PATH={libraries}"])
 
 
 def _build(client: docker.DockerClient, context: Path, tag: str, **arguments: str) -> None:
