@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-# Test processes beside each other; most of a call is waiting.
+# Test processes beside each other; most of a call is waiting. The calls come first, they take longest.
 JOBS ?= 4
 
 help: ## list the targets
@@ -17,7 +17,7 @@ demo: setup ## a caller talks to the agent and is put through; ARGS=--keep stays
 # A call is real time: on a machine that others keep busy a scenario may come too late. What fails is run once more by itself,
 # and what then fails has failed.
 test: setup lint ## every test; ARGS is passed on to pytest
-	@$(PYTHON) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS) || { [ $$? = 1 ] && \
+	@$(PYTHON) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) || { [ $$? = 1 ] && \
 	  echo "tandem: failed among others; once more alone:" && \
 	  $(PYTHON) -m pytest -q --last-failed --last-failed-no-failures none --maxfail 1 $(ARGS); }
 
