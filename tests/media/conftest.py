@@ -36,7 +36,7 @@ class Plane:
         self.settings: Settings = load(CONFIG, {"TANDEM_EVENT_SOCKET_PASSWORD": "test-password"})
         self.counts = Counts()
         self.configure(
-            model={"url": model.url, "reconnect_within_ms": 500}, media_fork={"http_port": 1, "fork_port": 2}
+            model={"url": model.url, "reconnect_within_ms": 20_000}, media_fork={"http_port": 1, "fork_port": 2}
         )
         self.live: list[LiveEvent] = []
 
@@ -121,11 +121,11 @@ class Plane:
 
     async def until(self, condition: Callable[[], bool], what: str = "condition") -> None:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 while not condition():
                     await asyncio.sleep(0.005)
         except TimeoutError:
-            raise AssertionError(f"no {what} in 5 s") from None
+            raise AssertionError(f"no {what} in 15 s") from None
 
     def of(self, kind: type[Row]) -> list[Any]:
         """The rows of one kind, the last of each key."""
@@ -154,6 +154,16 @@ async def model() -> AsyncIterator[ScriptedModel]:
 @pytest_asyncio.fixture
 async def plane(model: ScriptedModel) -> AsyncIterator[Plane]:
     plane = Plane(model)
+    await plane.start()
+    yield plane
+    await plane.stop()
+
+
+@pytest_asyncio.fixture
+async def hasty(model: ScriptedModel) -> AsyncIterator[Plane]:
+    """A plane that soon gives up where it has lost the model."""
+    plane = Plane(model)
+    plane.configure(model={"reconnect_within_ms": 300})
     await plane.start()
     yield plane
     await plane.stop()

@@ -9,7 +9,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-DEADLINE_S = 5.0
+DEADLINE_S = 15.0
 QUIET = bytes(320)
 PRIMING_BYTES = 2 * 1280
 """Silence that fills the module's prebuffer, 8 kHz."""

@@ -15,7 +15,7 @@ from websockets.http11 import Request, Response
 
 _CLIENT = TypeAdapter(RealtimeClientEvent)
 _SERVER = TypeAdapter(RealtimeServerEvent)
-DEADLINE_S = 5.0
+DEADLINE_S = 15.0
 
 
 def unknown_fields(model: Any, path: str = "") -> list[str]:

@@ -244,8 +244,8 @@ async def test_a_response_already_active_is_waited_for(plane):
     await fork.close()
 
 
-async def test_a_failed_response_is_asked_for_once_more_then_the_model_is_lost(plane, model):
-    fork, session = await plane.call()
+async def test_a_failed_response_is_asked_for_once_more_then_the_model_is_lost(hasty, model):
+    fork, session = await hasty.call()
     model.status = 503
     await session.speech_started("item_1")
     await session.speech_stopped("item_1")
@@ -260,9 +260,9 @@ async def test_a_failed_response_is_asked_for_once_more_then_the_model_is_lost(p
     await fork.close()
 
 
-async def test_a_model_that_answers_no_ping_is_lost(plane, model, monkeypatch):
+async def test_a_model_that_answers_no_ping_is_lost(hasty, model, monkeypatch):
     monkeypatch.setattr(realtime, "PING_S", 0.2)
-    fork, session = await plane.call()
+    fork, session = await hasty.call()
     model.status = 503
     session.connection.transport.pause_reading()
     assert await fork.command() == {"command": "model_lost", "cause": "no_pong"}
@@ -270,8 +270,8 @@ async def test_a_model_that_answers_no_ping_is_lost(plane, model, monkeypatch):
     await fork.close()
 
 
-async def test_a_model_that_is_not_to_be_had_again_is_given_up_and_the_caller_hears_silence_at_once(plane, model):
-    fork, session = await plane.call()
+async def test_a_model_that_is_not_to_be_had_again_is_given_up_and_the_caller_hears_silence_at_once(hasty, model):
+    fork, session = await hasty.call()
     await session.created("resp_1")
     await session.audio_delta("resp_1", "item_1", SPEECH * 4)
     await fork.until(lambda: loud(fork.audio) > 0, "audio")
@@ -282,21 +282,21 @@ async def test_a_model_that_is_not_to_be_had_again_is_given_up_and_the_caller_he
     stopped = loud(fork.audio)
     assert stopped < 4 * 16000
     await fork.send(QUIET)
-    await plane.until(lambda: plane.counts.caller_frames_dropped == 1, "the frame")
+    await hasty.until(lambda: hasty.counts.caller_frames_dropped == 1, "the frame")
     assert loud(fork.audio) == stopped
-    assert len(plane.sessions) == 1
-    assert plane.counts.labelled("model_lost") == {"closed": 1}
+    assert len(hasty.sessions) == 1
+    assert hasty.counts.labelled("model_lost") == {"closed": 1}
     await fork.close()
-    await plane.until(lambda: len(plane.sessions) == 0, "end of the session")
+    await hasty.until(lambda: len(hasty.sessions) == 0, "end of the session")
 
 
-async def test_a_model_lost_for_good_before_the_fork_came_is_told_when_it_comes(plane, model):
-    reply = await plane.reserve()
+async def test_a_model_lost_for_good_before_the_fork_came_is_told_when_it_comes(hasty, model):
+    reply = await hasty.reserve()
     session = await model.session()
     model.status = 503
     await session.close()
-    await plane.until(lambda: len(model.requests) > 2, "attempts to reconnect")
-    fork = await plane.fork(reply)
+    await hasty.until(lambda: len(model.requests) > 2, "attempts to reconnect")
+    fork = await hasty.fork(reply)
     assert (await fork.command())["command"] == "model_lost"
     await fork.close()
 

@@ -199,7 +199,7 @@ async def test_a_caller_who_waits_hears_a_sound_of_life_that_no_record_and_no_mo
 
 
 async def test_a_session_that_nears_its_end_is_handed_over_at_a_quiet_moment(unstarted, model, monkeypatch):
-    monkeypatch.setattr(succession, "SESSION_S", 1.0)
+    monkeypatch.setattr(succession, "SESSION_S", 4.0)
     await unstarted.start()
     fork, session = await unstarted.call()
     await asks(session, "item_1", "Hello?")
@@ -226,7 +226,7 @@ async def test_a_session_that_nears_its_end_is_handed_over_at_a_quiet_moment(uns
 
 
 async def test_a_session_without_a_quiet_moment_is_handed_over_before_its_end(unstarted, model, monkeypatch):
-    monkeypatch.setattr(succession, "SESSION_S", 0.8)
+    monkeypatch.setattr(succession, "SESSION_S", 2.0)
     await unstarted.start()
     fork, session = await unstarted.call()
     await session.created("resp_1")
@@ -279,7 +279,7 @@ class TestEndpoints:
     @pytest.fixture
     async def two(self, unstarted, other):
         alternative = Endpoint(url=other.url, name="other-model", key="secret", key_header="api-key", transcription="d")
-        unstarted.configure(model={"alternatives": [alternative], "next_after_ms": 200, "ready_within_ms": 2000})
+        unstarted.configure(model={"alternatives": [alternative], "next_after_ms": 1500, "ready_within_ms": 15_000})
         await unstarted.start()
         yield unstarted
         await unstarted.stop()
