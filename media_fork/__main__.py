@@ -21,6 +21,7 @@ from media_fork.metrics import Counts, Metrics
 from media_fork.realtime import place
 from media_fork.server import Server
 from media_fork.session import Sessions
+from media_fork.toolservers import ToolServers
 from tandem import entry
 from tandem.records import Recorder
 from tandem.settings import Settings
@@ -58,7 +59,8 @@ async def serve(settings: Settings, worker: str, recorder: Recorder) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with tools.client() as http:
-        world = World(settings.media_fork, clock, metrics, events, recorder.put, http)
+        servers = ToolServers(settings.media_fork, clock, metrics)
+        world = World(settings.media_fork, clock, metrics, events, recorder.put, http, servers)
         sessions = Sessions(settings, world, batches, host)
         first_frame_s = settings.media_fork.first_frame_ms / 1000
         forks = await leg.listen(host, settings.media_fork.fork_port, sessions.claim, first_frame_s, counts, clock)

@@ -3,16 +3,18 @@
 A server of the GA protocol refuses a session.update whole that has an unknown field, or one of the beta's.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from media_fork.carriage import Carriage
 from tandem.settings import Agent
 
-KEYS: Final = "A message that begins with [DTMF] has the keys which the caller pressed on the telephone."
-
 
 def session_update(
-    agent: Agent, carriage: Carriage, tools: list[dict[str, Any]], transcription: str | None = None
+    agent: Agent,
+    carriage: Carriage,
+    instructions: str,
+    tools: list[dict[str, Any]],
+    transcription: str | None = None,
 ) -> dict[str, Any]:
     """The session as ``agent`` has it: VAD on the server, which answers by itself and is interrupted by speech.
 
@@ -33,7 +35,7 @@ def session_update(
     session = {
         "type": "realtime",
         "output_modalities": ["audio"],
-        "instructions": f"{agent.instructions.strip()}\n{KEYS}",
+        "instructions": instructions,
         "audio": {
             "input": audio_input,
             "output": {"format": carriage.model_format, "voice": agent.voice},
@@ -42,6 +44,11 @@ def session_update(
         "tool_choice": "auto",
     }
     return {"type": "session.update", "session": session}
+
+
+def session_change(**fields: Any) -> dict[str, Any]:
+    """Some fields of the session are others from now on."""
+    return {"type": "session.update", "session": {"type": "realtime", **fields}}
 
 
 def item_create(item: dict[str, Any]) -> dict[str, Any]:

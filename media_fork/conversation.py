@@ -30,6 +30,7 @@ from media_fork.recent import Recent
 from media_fork.server_events import MalformedError, id_of, number_of, object_of, text_of
 from media_fork.speech import Speech
 from media_fork.tools import Result
+from media_fork.toolservers import ToolServers
 from media_fork.turns import Turns
 from tandem.rows import Row
 from tandem.seam import MAX_TEXT, Command, Dtmf, Ended, ForkMessage, LiveEventKind, ModelLost, TransferState
@@ -77,6 +78,7 @@ class World:
     events: LiveEvents
     put: Callable[[Row], None]
     http: aiohttp.ClientSession
+    tool_servers: ToolServers
 
 
 class Conversation:
@@ -133,6 +135,7 @@ class Conversation:
         self._errands = Errands(
             {tool.name: tool for tool in agent.tools},
             world.http,
+            world.tool_servers,
             self._decisions,
             self._floor,
             self._chronicle,

@@ -19,6 +19,7 @@ from media_fork.floor import Floor
 from media_fork.memory import Memory
 from media_fork.metrics import Counts
 from media_fork.tools import Result
+from media_fork.toolservers import ToolServers
 from tandem.rows import ToolCallRecord
 from tandem.seam import MAX_ID
 from tandem.settings import HttpTool
@@ -36,6 +37,7 @@ class Errands:
         self,
         http_tools: dict[str, HttpTool],
         http: aiohttp.ClientSession,
+        servers: ToolServers,
         decisions: Decisions,
         floor: Floor,
         chronicle: Chronicle,
@@ -45,6 +47,7 @@ class Errands:
     ) -> None:
         self._http_tools = http_tools
         self._http = http
+        self._servers = servers
         self._decisions = decisions
         self._floor = floor
         self._chronicle = chronicle
@@ -131,7 +134,7 @@ class Errands:
 
     async def _run(self, calls: list[tuple[str, HttpTool, dict[str, Any]]]) -> None:
         async def run(call_id: str, tool: HttpTool, arguments: dict[str, Any]) -> None:
-            result = await tools.request(self._http, tool, arguments, self._chronicle.call)
+            result = await self._servers.request(self._http, tool, arguments, self._chronicle.call)
             self.settle(call_id, result, respond=False)
 
         self._running += len(calls)

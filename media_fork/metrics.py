@@ -91,6 +91,7 @@ class Metrics(Collector):
         self.counts = counts
         self.max_sessions = max_sessions
         self.sessions = 0
+        self.tool_servers_down = 0
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self.ready_seconds = self._histogram(
@@ -111,6 +112,8 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("tandem_media_sessions", "Sessions reserved or live.", value=self.sessions)
         yield GaugeMetricFamily("tandem_media_max_sessions", "Sessions at most.", value=self.max_sessions)
+        down = "Servers of HTTP tools that are left alone, or on trial."
+        yield GaugeMetricFamily("tandem_media_tool_servers_down", down, value=self.tool_servers_down)
         for name, help in _COUNTERS.items():
             yield CounterMetricFamily(f"tandem_media_{name}", help, value=getattr(self.counts, name))
         for name, (label, help) in _LABELLED.items():

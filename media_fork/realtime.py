@@ -90,7 +90,8 @@ class Realtime(WSListener):
         self.endpoint = endpoint
         self.expires_at: float | None = None
         """Unix seconds, where the model has said so."""
-        self._update = update
+        self.update = update
+        """The session.update that it was, or is to be, set up with."""
         self._sink: Sink = NOBODY
         self._lost: tuple[str, str] | None = None
         self._counts = counts
@@ -251,7 +252,7 @@ class Realtime(WSListener):
 
     def _on_opening(self, kind: str, event: dict[str, Any]) -> None:
         if kind == "session.created":
-            self.send(self._update)
+            self.send(self.update)
         elif kind == "session.updated":
             session = event.get("session")
             expires_at = session.get("expires_at") if isinstance(session, dict) else None

@@ -15,7 +15,6 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from media_fork import tools
 from media_fork.batches import Batches
 from media_fork.carriage import CARRIAGES
 from media_fork.client_events import session_update
@@ -23,6 +22,7 @@ from media_fork.clock import Timer
 from media_fork.conversation import Conversation, World
 from media_fork.endpoints import Endpoints
 from media_fork.leg import PATH, Leg
+from media_fork.offer import Offer
 from media_fork.realtime import ModelUnavailableError
 from media_fork.succession import Succession
 from tandem.outcome import RefusalCause
@@ -71,6 +71,11 @@ class Session:
         """Go on without a model: esl_app takes the caller on."""
         if self._models is not None:
             self._models.give_up(cause, message)
+
+    def refresh(self) -> None:
+        """Tools are withdrawn, or offered again."""
+        if self._models is not None:
+            self._models.refresh()
 
     def claimed(self, timer: Timer) -> None:
         """A connection has shown the token; ``timer`` ends the session where nothing comes of that."""
@@ -129,6 +134,7 @@ class Sessions:
         self._empty = asyncio.Event()
         self._empty.set()
         self._endpoints = Endpoints(settings.model, world.clock, world.metrics, batches)
+        world.tool_servers.on_change = self._refresh
 
     def __len__(self) -> int:
         return self._opening + len(self._by_id)
@@ -144,12 +150,14 @@ class Sessions:
             raise RefusedError(RefusalCause.UNKNOWN_AGENT, f"there is no agent named {request.agent!r}")
         carriage = CARRIAGES[request.codec]
         conversation = Conversation(request.call, agent, carriage, self._world)
-        tool_definitions = tools.definitions(agent, self._settings.destinations)
+        offer = Offer(agent, self._settings.destinations, self._world.tool_servers)
         clock = self._world.clock
         models = Succession(
             conversation,
             self._endpoints,
-            lambda endpoint: session_update(agent, carriage, tool_definitions, endpoint.transcription),
+            lambda endpoint: session_update(
+                agent, carriage, offer.instructions(), offer.tools(), endpoint.transcription
+            ),
             self._settings.model.reconnect_within_ms,
             clock,
             self._world.metrics.counts,
@@ -210,6 +218,10 @@ class Sessions:
         """Have every live call go on without its agent: esl_app takes the callers to their fallback."""
         for session in list(self._by_id.values()):
             session.lose_model(cause, "media_fork stops")
+
+    def _refresh(self) -> None:
+        for session in list(self._by_id.values()):
+            session.refresh()
 
     def _forget(self, session: Session) -> None:
         self._by_id.pop(session.session, None)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Any, Final
 
+from media_fork import client_events
 from media_fork.clock import Clock
 from media_fork.conversation import Conversation
 from media_fork.endpoints import Endpoints, Update
@@ -83,6 +84,17 @@ class Succession:
         """Raises ModelUnavailableError."""
         self._take(await self._endpoints.open(self._update))
 
+    def refresh(self) -> None:
+        """What the agent is told to be and to have may have changed: the model is told if it has."""
+        if self._model is None:
+            return
+        wanted = self._update(self._model.endpoint)["session"]
+        known = self._model.update["session"]
+        change = {key: wanted[key] for key in ("instructions", "tools") if wanted[key] != known[key]}
+        if change:
+            known.update(change)
+            self._model.send(client_events.session_change(**change))
+
     def give_up(self, cause: str, message: str) -> None:
         """The conversation goes on without a model: esl_app takes the caller on."""
         self.close()
@@ -99,6 +111,7 @@ class Succession:
     def _take(self, model: Realtime) -> None:
         before, self._model = self._model, model
         self._conversation.attach(model)
+        self.refresh()
         model.listen(self._conversation)
         if before is not None:
             before.close()

@@ -25,11 +25,13 @@ class Result:
 
     status: str
     output: str
+    unfit: bool = False
+    """It says that the tool's server is not in order."""
 
 
-def failure(status: str, message: str) -> Result:
+def failure(status: str, message: str, *, unfit: bool = False) -> Result:
     """A tool call that came to nothing, and why, in words that the model can use."""
-    return Result(status, orjson.dumps({"error": message}).decode())
+    return Result(status, orjson.dumps({"error": message}).decode(), unfit)
 
 
 def definitions(agent: Agent, destinations: Mapping[str, Destination]) -> list[dict[str, Any]]:
@@ -108,12 +110,13 @@ async def request(client: aiohttp.ClientSession, tool: HttpTool, arguments: dict
                     return failure("too_large", f"{tool.name} answered with more than {MAX_BODY_BYTES} bytes")
             status = response.status
     except TimeoutError:
-        return failure("timeout", f"{tool.name} did not answer within {tool.timeout_ms} ms")
+        return failure("timeout", f"{tool.name} did not answer within {tool.timeout_ms} ms", unfit=True)
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return failure("unreachable", f"{tool.name} could not be reached: {type(error).__name__}")
+        return failure("unreachable", f"{tool.name} could not be reached: {type(error).__name__}", unfit=True)
     output = _output(bytes(body))
     if status >= 300:
-        return failure("http_error", f"{tool.name} answered with HTTP status {status}: {output[:1024]}")
+        message = f"{tool.name} answered with HTTP status {status}: {output[:1024]}"
+        return failure("http_error", message, unfit=status >= 500)
     return Result("ok", output)
 
 

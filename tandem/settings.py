@@ -381,6 +381,10 @@ class MediaFork(Model):
     token_ms: Annotated[int, Field(ge=1000, le=60000)] = 10000
     heard_within_ms: Annotated[int, Field(ge=1000, le=60000)] = 15000
     """A transfer or hang-up waits at most this long for what was said to be heard."""
+    tool_failures: Annotated[int, Field(ge=1, le=100)] = 3
+    """Requests in a row that a tool's server fails before its tools are withdrawn."""
+    tool_rest_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
+    """Then it is left alone for this long."""
     drain_seconds: Annotated[int, Field(ge=0, le=86400)] = 3600
 
 
@@ -427,6 +431,8 @@ class Agent(Model):
     """One agent: ``config/agents/NAME.yaml``."""
 
     instructions: Text
+    safe_instructions: Text | None = None
+    """In their place while a server of its tools is down. Default: its instructions, and what is out of order."""
     voice: Text = "marin"
     greeting: Text
     """What the agent opens with, in words; the model says it in its voice."""

@@ -1,5 +1,6 @@
 """One world a switch, shared by the scenarios; each scenario runs against every switch that this machine has."""
 
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lab.capture import Capture
 from lab.site import Site
 from lab.switches import SwitchKind, available
 from lab.world import World
-from tests.call.caller import BRIEF, BRIEF_GREETING, PATIENCE_S, Pbx
+from tests.call.caller import BRIEF, BRIEF_GREETING, CLERK, PATIENCE_S, Pbx
 
 HERE = Path(__file__).parent
 
@@ -27,6 +28,8 @@ def _scenario_site(data: dict[str, Any]) -> None:
         "description": "our partner", "dial": "+12025550160", "trunk": "carrier", "transfer": "refer",
     }  # fmt: skip
     softphone.allow(data)
+    data["numbers"][CLERK] = {"agent": "clerk"}
+    data["media_fork"] = {"tool_failures": 1, "tool_rest_seconds": 1}
     data["model"]["reconnect_within_ms"] = 2500
     data["esl_app"] = {"fork_within_ms": 3000, "voicemail_seconds": 5}
 
@@ -40,6 +43,14 @@ BRIEF_AGENT = {
 }
 
 
+def _clerk() -> dict[str, Any]:
+    """An agent whose tool's server is away, until a scenario starts it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/orders"
+    return BRIEF_AGENT | {"tools": [{"name": "lookup_order", "description": "Tells where an order is.", "url": url}]}
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=list(SwitchKind), ids=lambda kind: str(kind))
 async def shared_world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -48,7 +59,9 @@ async def shared_world(
     if reason:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp(f"world-{request.param}")
-    site = Site(folder, change=_scenario_site, agents={"brief": yaml.safe_dump(BRIEF_AGENT)})
+    site = Site(
+        folder, change=_scenario_site, agents={"brief": yaml.safe_dump(BRIEF_AGENT), "clerk": yaml.safe_dump(_clerk())}
+    )
     async with World(site, switch=request.param, scenario=HERE / "scenario.yaml") as world:
         async with Capture(folder / "sip.pcapng", network=site.network, names=site.names) as capture:
             world.capture = capture

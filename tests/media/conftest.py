@@ -18,6 +18,7 @@ from media_fork.events import LiveEvents
 from media_fork.metrics import Counts, Metrics
 from media_fork.server import Server
 from media_fork.session import Sessions
+from media_fork.toolservers import ToolServers
 from tandem.rows import Row
 from tandem.seam import LiveEvent
 from tandem.settings import Agent, Settings, load
@@ -53,7 +54,8 @@ class Plane:
         self.metrics = Metrics(self.counts, self.settings.media_fork.max_sessions)
         self.events = LiveEvents(self.counts, clock)
         self._http = tools.client()
-        world = World(self.settings.media_fork, clock, self.metrics, self.events, self.rows.append, self._http)
+        servers = ToolServers(self.settings.media_fork, clock, self.metrics)
+        world = World(self.settings.media_fork, clock, self.metrics, self.events, self.rows.append, self._http, servers)
         self.batches = Batches(clock, self.counts, asyncio.get_running_loop().call_soon)
         self.sessions = Sessions(self.settings, world, self.batches, "127.0.0.1")
         self._forks = await leg.listen(

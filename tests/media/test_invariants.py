@@ -13,6 +13,7 @@ from media_fork.conversation import KILL_AUDIO, Conversation, World
 from media_fork.events import LiveEvents
 from media_fork.g711 import ulaw_to_l16
 from media_fork.metrics import Counts, Metrics
+from media_fork.toolservers import ToolServers
 from tandem.rows import Row, TimingRecord, TurnRecord
 from tandem.seam import NOTICE, Codec
 from tandem.settings import Agent, Destination, MediaFork
@@ -126,6 +127,7 @@ class Rig:
             LiveEvents(counts, self.clock),
             self.rows.append,
             None,  # type: ignore[arg-type]
+            ToolServers(MediaFork(), self.clock, metrics),
         )
         self.conversation = Conversation("call-1", AGENT, CARRIAGES[Codec.PCMU], world)
         self.model = Model(self.conversation)
@@ -258,4 +260,4 @@ def test_the_session_of_every_kind_of_agent_is_valid():
         ),
     ):
         for carriage in CARRIAGES.values():
-            judge_client_event(session_update(agent, carriage, tools.definitions(agent, destinations)))
+            judge_client_event(session_update(agent, carriage, "x", tools.definitions(agent, destinations)))

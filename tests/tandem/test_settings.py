@@ -404,7 +404,7 @@ WRONG_AGENT = {
         "voicee",
         (
             "voicee: is not a known key; expected one of: destinations, free_numbers, greeting, instructions, language, noise_reduction, "
-            "tools, transcription, turn_detection, voice"
+            "safe_instructions, tools, transcription, turn_detection, voice"
         ),
     ),
     "unknown key of the chosen kind": (
