@@ -34,6 +34,10 @@ ConfigOption = Annotated[
 DatabaseOption = Annotated[
     str | None, typer.Option("--database", help="SQLAlchemy URL to read, instead of records.url of the configuration.")
 ]
+AtOption = Annotated[
+    str | None,
+    typer.Option("--at", help="When, e.g. 2026-06-03T08:00-04:00; without an offset on this machine's clock."),
+]
 CONFIG = Path("config/tandem.yaml")
 _SHOWN = 40
 """Lines of one file's differences."""
@@ -130,6 +134,8 @@ def route_test(
     certificate: Annotated[
         str | None, typer.Option("--certificate", help="By TLS: the name in the client certificate.")
     ] = None,
+    tenant: Annotated[str, typer.Option("--tenant", help="From a worker: the tenant it names.")] = "default",
+    at: AtOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The decision as one JSON object.")] = False,
     config: ConfigOption = CONFIG,
 ) -> None:
@@ -140,8 +146,9 @@ def route_test(
     from tandem.route import decide
 
     settings = _load(config)
+    now = _moment(at)
     try:
-        decision = decide(settings, from_, to, source, over=over, certificate=certificate)
+        decision = decide(settings, from_, to, source, over=over, tenant=tenant, certificate=certificate, now=now)
     except ValueError as error:
         fail(f"--source: {error}; expected e.g. 203.0.113.10")
     if as_json:
@@ -150,6 +157,38 @@ def route_test(
     for step in decision.path:
         typer.echo(step)
     typer.echo(f"{decision.action.value}{f': {decision.cause.value}' if decision.cause else ''}")
+
+
+@app.command("dial-test")
+def dial_test(
+    number: Annotated[str, typer.Argument(help="As an agent or a program might write it.")],
+    agent: Annotated[str, typer.Option(help="Agent that names it itself; default: an operator, or a program.")] = "",
+    tenant: Annotated[str, typer.Option(help="For whom.")] = "default",
+    trunk: Annotated[str, typer.Option(help="Over which; default: as routes has it.")] = "",
+    at: AtOption = None,
+    config: ConfigOption = CONFIG,
+) -> None:
+    """Whether the dial policy lets a number be called, by which rule, over which trunk; without calling it."""
+    from tandem.dial_policy import Refused, decide_number
+
+    now = _moment(at)
+    decision = decide_number(_load(config), number, tenant=tenant, trunk=trunk, agent=agent, now=now)
+    if isinstance(decision, Refused):
+        typer.echo(f"refused: {decision.refusal.value}: {decision.detail}")
+        raise typer.Exit(1)
+    by = f"by rule {decision.rule}" if decision.rule else "no rule says otherwise"
+    typer.echo(f"allowed: {decision.dial} over {decision.trunk}, {by}")
+
+
+def _moment(at: str | None) -> float:
+    from datetime import datetime
+
+    if at is None:
+        return time.time()
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except ValueError:
+        fail(f"--at {at!r} is no time; expected e.g. 2026-06-03T08:00-04:00")
 
 
 @contextmanager

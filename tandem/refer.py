@@ -5,9 +5,10 @@ Refer-To made of the parts that were judged and no others.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tandem import callee, countries, dial_policy, edge, numbering
+from tandem import callee, dial_policy, edge, numbering
 from tandem.edge import Group
 from tandem.route import Refusal
 from tandem.settings import Settings, TrunkKind
@@ -21,15 +22,6 @@ _SIP = re.compile(
 _TEL = re.compile(rf"tel:(?P<user>[0-9+*#().-]+){_PARAMETERS}", re.IGNORECASE)
 _ELSEWHERE = re.compile(r";(maddr|method)(=|;|$)", re.IGNORECASE)
 _VALUE = r"([a-z0-9.!*'()+;:@/=~_-]|%[2-6][0-9a-f]|%7[0-9a-e])+"
-_OF_POLICY = {
-    dial_policy.Refusal.EMERGENCY: Refusal.REFER_TO_EMERGENCY,
-    dial_policy.Refusal.NOT_A_NUMBER: Refusal.REFER_TO_NO_NUMBER,
-    dial_policy.Refusal.OWN_NUMBER: Refusal.REFER_TO_OWN_NUMBER,
-    dial_policy.Refusal.PREMIUM: Refusal.REFER_TO_PREMIUM,
-    dial_policy.Refusal.INTERNATIONAL: Refusal.REFER_TO_INTERNATIONAL,
-    dial_policy.Refusal.FEATURE_CODE: Refusal.REFER_TO_NO_NUMBER,
-    dial_policy.Refusal.RULE: Refusal.REFER_TO_NO_NUMBER,
-}
 HEADERS = ("Replaces", "User-to-User")
 """Headers that a Refer-To may always give the new call."""
 
@@ -67,16 +59,25 @@ def decide(settings: Settings, uri: str, to: Peer, *, tenant: str = "default", n
     over = to.name if owner == _OURSELVES else owner
     judgement = dial_policy.judge(settings, digits, trunk=over, tenant=tenant, now=now)
     if judgement.refusal is not None:
-        return _OF_POLICY[judgement.refusal]
+        return Refusal(judgement.refusal.value)
+    goes_on = _refer_to(settings, to, owner, digits, parts | {"headers": headers, "parameters": parameters})
+    if not isinstance(goes_on, Refusal) and judgement.rule is not None and judgement.rule.max_calls is not None:
+        return Refusal.REFER_TO_COUNTED_NUMBER
+    return goes_on
+
+
+def _refer_to(settings: Settings, to: Peer, owner: str, digits: str, parts: Mapping[str, str | None]) -> str | Refusal:
+    """In the form that the receiver takes."""
+    headers = parts["headers"]
     suffix = "" if headers is None else f"?{headers}"
     if owner not in (_OURSELVES, to.name):
-        return f"sip:{digits}@{parts['place']}{parameters}{suffix}"
+        return f"sip:{digits}@{parts['place']}{parts['parameters']}{suffix}"
     trunk = settings.trunks.get(to.name)
     if trunk is None or not trunk.gateways:
         return f"sip:{digits}@{to.place}{suffix}"
     number = None if trunk.kind is TrunkKind.PBX else callee.e164(settings, digits)
     if number is None and trunk.kind in (TrunkKind.TWILIO, TrunkKind.BANDWIDTH):
-        return Refusal.REFER_TO_NO_NUMBER
+        return Refusal.REFER_TO_EXTENSION
     return f"sip:{number or digits}@{edge.gateways(to.name, trunk)[0].host}{suffix}"
 
 
@@ -89,20 +90,6 @@ def hosts(settings: Settings) -> dict[str, str]:
     ours += [socket.advertise for socket in settings.edge.listen if socket.advertise]
     domains = {trunk.domain.lower(): name for name, trunk in settings.trunks.items() if trunk.domain}
     return domains | {host.lower(): _OURSELVES for host in ours}
-
-
-def countries_table(settings: Settings) -> dict[str, str]:
-    """The dial policy's expressions by the keys that kamailio/refer.cfg looks them up by."""
-    table = {}
-    for code, country in countries.countries().items():
-        abroad, home = callee.abroad(settings, country)
-        if settings.policy.international:
-            abroad = home = countries.NOTHING
-        table[code] = country.possible
-        table[f"{code}-premium"] = countries.NOTHING if settings.policy.premium else country.premium
-        table[f"{code}-abroad"] = abroad
-        table[f"{code}-home"] = home
-    return table
 
 
 def _owner(settings: Settings, host: str) -> str | None:

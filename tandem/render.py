@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from tandem import callee, edge, names, presets, refer
+from tandem import callee, dial_tables, edge, names, presets, refer
 from tandem.numbering import emergency_spellings, home_country
 from tandem.settings import Credentials, Settings, Socket, Transport, Worker
 from tandem.shipped import shipped
@@ -135,7 +135,9 @@ def kamailio(settings: Settings, out: Path, folder: Path) -> None:
         "emergency_digits": callee.emergency_digits(settings),
         "refer_headers": "|".join([*refer.HEADERS, *settings.policy.refer_headers]),
         "hosts": refer.hosts(settings),
-        "countries": refer.countries_table(settings),
+        "countries": dial_tables.countries_table(settings),
+        "rules": dial_tables.rules_table(settings),
+        "zones": dial_tables.zones_table(settings),
         "emergency_spellings": emergency_spellings(emergency, home),
         "emergency_tests": settings.emergency.tests,
         "emergency_carriers": settings.emergency.carriers,

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tandem import edge
+from tandem import dial_policy, edge
+from tandem.dial_rules import Rule
 from tandem.edge import Group, Source
 from tandem.numbering import HomeCountry, dialled, emergency_number, emergency_spellings, home_country, service_urn
 from tandem.settings import VOICEMAIL, Settings, Trunk
@@ -72,10 +73,18 @@ class Refusal(StrEnum):
     REFER_WITH_PARAMETER = "refer_with_parameter"
     REFER_WITH_HEADER = "refer_with_header"
     REFER_TO_UNKNOWN_HOST = "refer_to_unknown_host"
-    REFER_TO_NO_NUMBER = "refer_to_no_number"
-    REFER_TO_OWN_NUMBER = "refer_to_own_number"
-    REFER_TO_PREMIUM = "refer_to_premium"
-    REFER_TO_INTERNATIONAL = "refer_to_international"
+    REFER_TO_EXTENSION = "refer_to_extension"
+    """Toward a carrier that dials none."""
+    REFER_TO_COUNTED_NUMBER = "refer_to_counted_number"
+    """Its rule has a max_calls, and a call that left us cannot be counted."""
+    NOT_A_NUMBER = "not_a_number"
+    OWN_NUMBER = "own_number"
+    FEATURE_CODE = "feature_code"
+    PREMIUM_NUMBER = "premium_number"
+    INTERNATIONAL_NUMBER = "international_number"
+    REFUSED_BY_RULE = "refused_by_rule"
+    TOO_MANY_CALLS = "too_many_calls"
+    TOO_MANY_CALLS_PER_HOUR = "too_many_calls_per_hour"
 
 
 REFUSAL_STATUS: dict[Refusal, int] = {
@@ -114,10 +123,16 @@ REFUSAL_STATUS: dict[Refusal, int] = {
     Refusal.REFER_WITH_PARAMETER: 403,
     Refusal.REFER_WITH_HEADER: 403,
     Refusal.REFER_TO_UNKNOWN_HOST: 403,
-    Refusal.REFER_TO_NO_NUMBER: 403,
-    Refusal.REFER_TO_OWN_NUMBER: 403,
-    Refusal.REFER_TO_PREMIUM: 403,
-    Refusal.REFER_TO_INTERNATIONAL: 403,
+    Refusal.REFER_TO_EXTENSION: 403,
+    Refusal.REFER_TO_COUNTED_NUMBER: 403,
+    Refusal.NOT_A_NUMBER: 403,
+    Refusal.OWN_NUMBER: 403,
+    Refusal.FEATURE_CODE: 403,
+    Refusal.PREMIUM_NUMBER: 403,
+    Refusal.INTERNATIONAL_NUMBER: 403,
+    Refusal.REFUSED_BY_RULE: 403,
+    Refusal.TOO_MANY_CALLS: 503,
+    Refusal.TOO_MANY_CALLS_PER_HOUR: 503,
 }
 """SIP status of each refusal."""
 
@@ -163,13 +178,21 @@ class Decision:
 
 
 def decide(
-    settings: Settings, from_: str, to: str, source: str, *, over: str | None = None, certificate: str | None = None
+    settings: Settings,
+    from_: str,
+    to: str,
+    source: str,
+    *,
+    over: str | None = None,
+    tenant: str = "default",
+    certificate: str | None = None,
+    now: float,
 ) -> Decision:
     """What happens to an INVITE for ``to`` that ``from_`` sends from the IP address ``source``.
 
-    ``to`` is a number as dialled, or a whole sip:, tel: or urn: URI. ``over`` is the trunk that a worker names
-    (X-Tandem-Trunk), ``certificate`` the name in the client certificate of a call by TLS. Digest, rates and what a tenant has
-    up at the moment are left out. Raises ValueError where ``source`` is no IP address.
+    ``to`` is a number as dialled, or a whole sip:, tel: or urn: URI. ``over`` and ``tenant`` are the trunk and
+    the tenant that a worker names (X-Tandem-Trunk, X-Tandem-Tenant), ``certificate`` the name in the client certificate of a
+    call by TLS, ``now`` Unix seconds. Digest, rates, caps and what a tenant has up at the moment are left out. Raises ValueError where ``source`` is no IP address.
     """
     home = home_country(settings.policy.home_country)
     decision = Decision(Action.REFUSED, (), caller=home.e164(dialled(from_)))
@@ -186,7 +209,7 @@ def decide(
     if re.match(r"(?!sip:|tel:)[a-z]+:", to, re.IGNORECASE):
         return decision.refused(Refusal.UNSUPPORTED_URI_SCHEME, f"{to} is neither sip: nor tel:")
     if peer.group is Group.WORKER:
-        return _from_worker(settings, replace(decision, number=home.e164(digits)), digits, over)
+        return _from_worker(settings, replace(decision, number=home.e164(digits)), digits, over, tenant, now)
     return _number(settings, decision, digits, home)
 
 
@@ -211,13 +234,34 @@ def _emergency(settings: Settings, decision: Decision, to: str) -> Decision:
     return decision.step(f"straight to the carriers, in order: {', '.join(decision.targets)}; no worker is involved")
 
 
-def _from_worker(settings: Settings, decision: Decision, digits: str, over: str | None) -> Decision:
+def _from_worker(
+    settings: Settings, decision: Decision, digits: str, over: str | None, tenant: str, now: float
+) -> Decision:
     if over not in edge.trunk_sets(settings):
         named = f"names the trunk {over!r}, which has no gateways here" if over else "names no trunk"
         return decision.refused(Refusal.UNKNOWN_TRUNK, f"the worker {named}")
     if not digits:
         return decision.refused(Refusal.UNKNOWN_NUMBER, "the worker dials nothing")
-    return _to_trunk(settings, decision.step(f"the worker names trunk {over!r}"), [str(over)], digits)
+    decision = decision.step(f"the worker names trunk {over!r} and tenant {tenant!r}")
+    judgement = dial_policy.judge(settings, digits, trunk=str(over), tenant=tenant, now=now)
+    if judgement.refusal is dial_policy.Refusal.EMERGENCY:
+        return decision.refused(Refusal.EMERGENCY_FROM_WORKER, "an agent never calls an emergency number")
+    if judgement.refusal is not None:
+        by = f"rule {judgement.rule.name!r}" if judgement.rule else "the dial policy"
+        return decision.refused(Refusal(judgement.refusal.value), f"{by} refuses {digits}")
+    if judgement.rule is not None:
+        decision = decision.step(f"rule {judgement.rule.name!r} allows {digits}{_caps(judgement.rule)}")
+    return _to_trunk(settings, decision, [str(over)], digits)
+
+
+def _caps(rule: Rule) -> str:
+    """What the edge counts, and this does not."""
+    caps = []
+    if rule.max_calls is not None:
+        caps.append(f"{rule.max_calls} at one time")
+    if rule.max_calls_per_hour is not None:
+        caps.append(f"{rule.max_calls_per_hour} in an hour")
+    return f", {' and '.join(caps)}" if caps else ""
 
 
 def _number(settings: Settings, decision: Decision, digits: str, home: HomeCountry) -> Decision:

@@ -1,12 +1,13 @@
 """The edge of one scenario and the parties around it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tandem.render import render
-from tests.edge import rtpengine, trace
+from tests.edge import clocks, rtpengine, trace
 from tests.edge import scenario as form
 from tests.edge.certificates import Certificates
 from tests.edge.endpoints import Calling, Endpoint
@@ -24,6 +25,7 @@ class Stage:
     def __init__(self, scenario: form.Scenario, folder: Path, *, sources: Path | None = None) -> None:
         self.scenario, self.folder = scenario, folder
         self.net = free_network()
+        self._began = time.time()
         self.traced = scenario.asks_for_flow
         self._sources = sources
         self._certificates = Certificates(folder / "tls")
@@ -51,7 +53,7 @@ class Stage:
         """What ``${name}`` stands for, parties and rows apart."""
         values = {"net": self.net, "folder": str(self.folder), "edge": f"{self.net}.1", "did": DID}
         values |= {"connected": CONNECTED, "fallback_did": FALLBACK_DID, "tls": str(self._certificates.folder)}
-        return values
+        return values | clocks.times_of_day(self._began)
 
     def _change(self, site: dict[str, Any]) -> None:
         for change in self._changes:

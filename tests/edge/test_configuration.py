@@ -250,8 +250,9 @@ OF_NO_CALL = ["no answer to OPTIONS gateway=$var(gateway)\\n"]
 OF_NO_CALL_ID = [
     "call without an end given back worker=$shtrecord(value) call=$shtrecord(key)\\n",
     "call without an end not counted any more tenant=$shtrecord(value) call=$shtrecord(key)\\n",
+    "call without an end not counted any more rule=$shtrecord(value) call_id=$shtrecord(key)\\n",
 ]
-"""The tables of calls have their tokens alone."""
+"""The tables of calls have their tokens or Call-IDs alone."""
 
 
 def test_every_log_line_is_words_and_then_pairs_and_ends_with_the_call():

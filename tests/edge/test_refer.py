@@ -161,6 +161,18 @@ KINDS = [
 ]
 
 
+RULES = [
+    {"name": "counted", "prefixes": ["+1415"], "max_calls": 5},
+    {"name": "uk", "prefixes": ["+44"], "trunks": ["carrier", "pbx"], "opens": ["international"]},
+    {"name": "mobiles", "kinds": ["mobile"], "tenants": ["acme"], "opens": ["international"]},
+    {"name": "codes", "kinds": ["feature_code"], "trunks": ["pbx"], "opens": ["feature_code"]},
+    {"name": "no-toll-free", "kinds": ["toll_free", "shared_cost"], "action": "refuse"},
+    {"name": "never", "times": ["daily 00:00-24:00"], "prefixes": ["+4", "+8"], "action": "refuse"},
+    {"name": "games", "kinds": ["premium"], "tenants": ["acme"], "opens": ["premium", "own_number"]},
+    {"name": "ours", "kinds": ["own_number"], "tenants": ["default"], "opens": ["own_number"]},
+]
+
+
 def examples() -> list[str]:
     """phonenumbers' own examples of each kind, in E.164."""
     found = [phonenumbers.example_number_for_type(region, kind) for region, kind in itertools.product(REGIONS, KINDS)]
@@ -186,6 +198,7 @@ class Way:
     sender: Dialog
     receiver: Endpoint
     to: Peer
+    tenant: str
 
 
 def made(make_edge: MakeEdge, policy: dict[str, Any]) -> Edge:
@@ -206,11 +219,11 @@ def ways(edge: Edge) -> dict[str, Way]:
         calling = carrier.invite(DID, edge.at)
         worker, invite = edge.first_worker(calling.call_id)
         near, far = establish(calling, worker, invite)
-        found[name] = Way(far, carrier, Peer(name, carrier.host))
-    found["worker"] = Way(near, worker, Peer("worker-1", worker.host))
+        found[name] = Way(far, carrier, Peer(name, carrier.host), edge.settings.trunks[name].tenant)
+    found["worker"] = Way(near, worker, Peer("worker-1", worker.host), edge.settings.trunks["second"].tenant)
     calling = edge.from_pbx("+14155550100")
     near, far = establish(calling, edge.carrier, edge.carrier.request("INVITE", calling.call_id))
-    return found | {"pbx": Way(far, edge.pbx, Peer("pbx", edge.pbx.host))}
+    return found | {"pbx": Way(far, edge.pbx, Peer("pbx", edge.pbx.host), edge.settings.trunks["carrier"].tenant)}
 
 
 def observed(way: Way, uri: str) -> str | Refusal:
@@ -232,8 +245,8 @@ def observed(way: Way, uri: str) -> str | Refusal:
 
 @pytest.mark.parametrize(
     "policy",
-    [{}, {"premium": True}, {"international": True}, {"home_country": "GB"}],
-    ids=["nothing-allowed", "premium", "international", "british"],
+    [{}, {"premium": True}, {"international": True}, {"home_country": "GB"}, {"rules": RULES}],
+    ids=["nothing-allowed", "premium", "international", "british", "rules"],
 )
 def test_the_edge_decides_as_the_dial_policy_of_the_agents_does(make_edge: MakeEdge, policy: dict[str, Any]):
     edge = made(make_edge, policy)
@@ -241,9 +254,10 @@ def test_the_edge_decides_as_the_dial_policy_of_the_agents_does(make_edge: MakeE
     places |= {"worker": edge.address(11), "stranger": edge.address(99)}
     different = []
     passed = set()
-    for name, way in ways(edge).items() if not policy else [("carrier", ways(edge)["carrier"])]:
+    everyone = not policy or "rules" in policy
+    for name, way in ways(edge).items() if everyone else [("carrier", ways(edge)["carrier"])]:
         for uri in dict.fromkeys(target.format(**places) for target in targets()):
-            expected = decide(edge.settings, uri, way.to, now=time.time())
+            expected = decide(edge.settings, uri, way.to, tenant=way.tenant, now=time.time())
             got = observed(way, uri)
             if got != expected:
                 different.append(f"toward {name}: {uri}: Kamailio {got}, Python {expected}")

@@ -103,8 +103,11 @@ TABLE = [
     ),
     *(Row("pbx", to) for to in ("011442079460000", "+442079460000", "*72", "mailto:x@y.example", "urn:uuid:1", "0114")),
     *(Row("worker", "2001", over) for over in ("pbx", "carrier", "nowhere", None)),
-    Row("worker", DID, "carrier"),
-    Row("worker", "sip:{edge}", "carrier"),
+    *(
+        Row("worker", to, "carrier")
+        for to in (DID, "sip:{edge}", "+19005550199", "+442079460000", "*72", "alice", "112")
+    ),
+    *(Row("worker", to, "carrier") for to in ("+999123456", "912025550199", "919005550199", "+1-976-555-0199")),
     Row("worker", "+1 (415) 555-0100", "carrier"),
     # A number that is a destination; one behind a gateway of several.
     *(Row(party, to) for party in ("carrier", "pbx") for to in (PATROL, DESK)),
@@ -270,7 +273,7 @@ def test_kamailio_does_what_route_test_says(site: Site, row: Row):
     edge.rpc("htable.flush", "strangers")
     certificate = SHOWN.get(row.party, row.party) if row.transport == "tls" else None
     text = uri(edge, row)
-    decision = decide(settings, row.caller, text, sender.address, over=row.over, certificate=certificate)
+    decision = decide(settings, row.caller, text, sender.address, over=row.over, certificate=certificate, now=time.time())
     at = (edge.at[0], 5061) if row.transport == "tls" else edge.at
     calling = Calling(sender, at, text, row.caller, row.transport)
     headers = [("X-Tandem-Trunk", row.over)] if row.over else []
@@ -321,7 +324,7 @@ def test_unknown_country_is_an_error_that_says_so():
 
 def test_path_tells_how_it_came_to_that(shared_edge: Edge):
     settings = shared_edge.settings
-    path = decide(settings, "+12025550147", "2025550102", shared_edge.address(21)).path
+    path = decide(settings, "+12025550147", "2025550102", shared_edge.address(21), now=0).path
     assert path == (
         f"from {shared_edge.address(21)}: carrier 'carrier'",
         "dialled 2025550102, which is +12025550102",
@@ -333,7 +336,7 @@ def test_path_tells_how_it_came_to_that(shared_edge: Edge):
 
 def test_source_that_is_no_address_is_an_error(shared_edge: Edge):
     with pytest.raises(ValueError, match=r"'pbx\.example' does not appear to be an IPv4 or IPv6 address"):
-        decide(shared_edge.settings, "1", DID, "pbx.example")
+        decide(shared_edge.settings, "1", DID, "pbx.example", now=0)
 
 
 def test_every_refusal_has_a_status():

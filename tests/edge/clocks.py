@@ -1,0 +1,17 @@
+"""Times of the day that are now, or not, whenever a scenario is played."""
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+_ZONES = {"": "UTC", "_in_kiritimati": "Pacific/Kiritimati", "_in_new_york": "America/New_York"}
+
+
+def times_of_day(now: float) -> dict[str, str]:
+    """``around_now``: two hours before and after, as policy.rules[].times has it; ``not_now``: the rest of the day (UTC)."""
+    values = {}
+    for suffix, zone in _ZONES.items():
+        there = datetime.fromtimestamp(now, ZoneInfo(zone))
+        before, after = (f"{there + timedelta(hours=hours):%H:%M}" for hours in (-2, 2))
+        values[f"around_now{suffix}"] = f"daily {before}-{after}"
+        values[f"not_now{suffix}"] = f"daily {after}-{before}"
+    return values
