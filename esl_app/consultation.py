@@ -13,7 +13,7 @@ from esl_app.happenings import Answered, Bridged, Dialled, Happening, LegEnded, 
 from esl_app.inbound import Dialling, Inbound, SwitchAway
 from esl_app.leg import HungUp, Leg
 from esl_app.protocol import COMMAND_FAILURES, CommandFailed
-from tandem.dial_policy import Allowed
+from tandem.dial_policy import Allowed, refusal_of_edge
 from tandem.outcome import TransferOutcome
 from tandem.settings import Edge
 
@@ -79,13 +79,14 @@ class Consultation:
         self._rang = False
         self._answered = False
 
-    def run(self, allowed: Allowed, call: str, caller_id: str) -> Attempt:
+    def run(self, allowed: Allowed, call: str, tenant: str, caller_id: str) -> Attempt:
         """Dial, wait at most ``allowed.ring_seconds``, bridge. Raises HungUp, and what ``meanwhile`` raises."""
         target = dial_string(
             self._edge,
             channel=self._channel,
             number=allowed.dial,
             trunk=allowed.trunk,
+            tenant=tenant,
             call=call,
             caller_id=caller_id,
             ring_seconds=allowed.ring_seconds,
@@ -175,7 +176,9 @@ class Consultation:
         match happening:
             case LegEnded(self._channel) if self._answered:
                 raise _Failed(TransferOutcome.FAILED)
-            case LegEnded(self._channel, cause, sip_status):
+            case LegEnded(self._channel, cause, sip_status, refusal):
+                if refused := refusal_of_edge(refusal):
+                    raise _Failed(refused.outcome, sip_status, refused.detail)
                 raise _Failed(outcome_of(cause, sip_status, self._rang), sip_status)
             case _ if not self._answered:
                 # Once the target is there, what the agent decided before counts no more.

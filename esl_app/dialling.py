@@ -26,7 +26,7 @@ _ANONYMOUS = "anonymous"
 
 
 def dial_string(
-    edge: Edge, *, channel: str, number: str, trunk: str, call: str, caller_id: str, ring_seconds: int
+    edge: Edge, *, channel: str, number: str, trunk: str, tenant: str, call: str, caller_id: str, ring_seconds: int
 ) -> str:
     """A leg to ``number`` over ``trunk``, by way of the edge's first socket. Raises ValueError for a part of the wrong form."""
     variables = {
@@ -35,6 +35,7 @@ def dial_string(
         "origination_caller_id_name": caller_id or _ANONYMOUS,
         "sip_h_X-Tandem-Call": _checked(_CALL, call),
         "sip_h_X-Tandem-Trunk": _checked(_NAME, trunk),
+        "sip_h_X-Tandem-Tenant": _checked(_NAME, tenant),
         "originate_timeout": str(ring_seconds + RING_MARGIN_S),
         "park_timeout": f"{ORPHAN_S}:NORMAL_CLEARING",
         "ignore_early_media": "true",

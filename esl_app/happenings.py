@@ -69,11 +69,14 @@ class Bridged:
 
 @dataclass(frozen=True)
 class LegEnded:
-    """A channel has hung up. ``sip_status`` is the final response that ended a leg we dialled before its answer."""
+    """A channel has hung up. ``sip_status`` is the final response that ended a leg we dialled before its answer, ``refusal``
+    the cause where it was the edge that refused it.
+    """
 
     channel: str
     cause: str
     sip_status: int | None
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,8 @@ def read(event: Event) -> Happening | None:
         case "CHANNEL_BRIDGE":
             return Bridged(channel)
         case "CHANNEL_HANGUP":
-            return LegEnded(channel, event.get("Hangup-Cause"), _sip_status(event))
+            refusal = event.get("variable_sip_rh_X-Tandem-Refused")
+            return LegEnded(channel, event.get("Hangup-Cause"), _sip_status(event), refusal)
         case "CHANNEL_EXECUTE_COMPLETE":
             return Executed(event.get("Application-UUID"), event.get("Application-Response"))
         case "RECORD_START":

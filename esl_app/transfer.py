@@ -84,7 +84,7 @@ def consult(line: Line, allowed: Allowed, ringing: Callable[[], None]) -> Attemp
         hand_over=lambda: line.fork.stop(Ended(why="transferred")),
     )
     presented = caller_id(line.settings.trunks[allowed.trunk], line.arrival.number, line.arrival.caller)
-    return consultation.run(allowed, line.arrival.call, presented)
+    return consultation.run(allowed, line.arrival.call, line.arrival.tenant, presented)
 
 
 def _refer(line: Line, allowed: Allowed) -> Referral:

@@ -5,7 +5,7 @@ A model never dials. It names a destination, or a number where its agent's ``fre
 Emergency numbers are refused always and in every spelling. docs/dial-policy.md has the order of evaluation.
 
 The edge judges by the same expressions and rules, rendered, whatever a worker dials and the targets of REFER: see
-kamailio/policy.cfg. It alone counts calls against the rules' caps; what it refuses comes back by :func:`refusal_in`.
+kamailio/policy.cfg. It alone counts calls against the rules' caps; what it refuses comes back by :func:`refusal_of_edge`.
 """
 
 import re
@@ -57,6 +57,11 @@ _IN_WORDS = {
     Refusal.NO_GATEWAY: "there is no line to it",
     Refusal.TOO_MANY_CALLS: "as many calls to such numbers as are allowed are up; it may be possible later",
     Refusal.TOO_MANY_CALLS_PER_HOUR: "as many calls to such numbers as are allowed were made in the last hour",
+}
+_OF_EDGE = {"emergency_from_worker": Refusal.EMERGENCY} | {
+    refusal.value: refusal
+    for refusal in Refusal
+    if refusal not in (Refusal.UNKNOWN_DESTINATION, Refusal.FREE_NUMBER, Refusal.NO_GATEWAY, Refusal.EMERGENCY)
 }
 _CLOSED = {
     Opening.OWN_NUMBER: Refusal.OWN_NUMBER,
@@ -204,12 +209,9 @@ def refused(refusal: Refusal) -> Refused:
     return Refused(refusal, _IN_WORDS[refusal])
 
 
-def refusal_in(phrase: str) -> Refused | None:
-    """What the edge said in the reason phrase of its answer to a call that a worker placed, where it was the policy's refusal."""
-    try:
-        return refused(Refusal(phrase.replace(" ", "_")))
-    except ValueError:
-        return None
+def refusal_of_edge(cause: str) -> Refused | None:
+    """The policy's refusal that the edge told a worker in X-Tandem-Refused; None where ``cause`` is another or none."""
+    return refused(_OF_EDGE[cause]) if cause in _OF_EDGE else None
 
 
 def _fits(rule: Rule, found: Callee, trunk: str, tenant: str, now: float) -> bool:

@@ -311,6 +311,8 @@ class Leg:
         status = end.status or 408
         if end.cause == "refused" or end.cause == "cancel":
             channel.set("sip_invite_failure_status", status)
+        if end.cause == "refused" and isinstance(self.dialog, Uac) and self.dialog.final is not None:
+            sip_variables.of_refusal(channel, self.dialog.final)
         channel.set("sip_term_status", status)
         channel.set("proto_specific_hangup_cause", f"sip:{status}")
         channel.set("sip_hangup_disposition", "recv_cancel" if end.cause == "cancel" else "recv_refuse")

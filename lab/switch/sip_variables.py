@@ -92,6 +92,14 @@ def of_response(channel: Channel, response: Response, invite: Request, local_tag
     put("sip_call_id", sip_message.call_id(response))
 
 
+def of_refusal(channel: Channel, response: Response) -> None:
+    """Variables of a call that we placed, from the final response that refused it."""
+    channel.set("sip_invite_failure_phrase", response.phrase)
+    for name in response.headers.keys():  # noqa: SIM118 - not a mapping
+        if name.lower().startswith(("x-", "p-")):
+            channel.set(f"sip_rh_{name}", response.headers[name])
+
+
 def of_ack(channel: Channel, ack: Request | None, local_tag: str) -> None:
     """Variables that are set anew when the caller's ACK comes."""
     put = channel.set

@@ -273,7 +273,9 @@ def test_kamailio_does_what_route_test_says(site: Site, row: Row):
     edge.rpc("htable.flush", "strangers")
     certificate = SHOWN.get(row.party, row.party) if row.transport == "tls" else None
     text = uri(edge, row)
-    decision = decide(settings, row.caller, text, sender.address, over=row.over, certificate=certificate, now=time.time())
+    decision = decide(
+        settings, row.caller, text, sender.address, over=row.over, certificate=certificate, now=time.time()
+    )
     at = (edge.at[0], 5061) if row.transport == "tls" else edge.at
     calling = Calling(sender, at, text, row.caller, row.transport)
     headers = [("X-Tandem-Trunk", row.over)] if row.over else []

@@ -38,6 +38,7 @@ async def originate_fails(rig: Rig, story: Story) -> None:
         (503, ()),
         (603, ()),
         (403, ()),
+        (503, (("X-Tandem-Refused", "too_many_calls"),)),
         (408, ()),
     ):
 

@@ -44,6 +44,7 @@ KEYS = (
     "variable_sip_term_status",
     "variable_sip_term_cause",
     "variable_sip_invite_failure_status",
+    "variable_sip_rh_X-Tandem-Refused",
     "variable_proto_specific_hangup_cause",
     "variable_endpoint_disposition",
     "variable_originate_disposition",
