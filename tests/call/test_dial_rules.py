@@ -1,5 +1,6 @@
 """Rules of the dial policy: the first that fits decides, what is refused by default has to be opened by name."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,44 @@ def test_a_rule_that_cannot_be_meant_is_an_error(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         site(tmp_path, *rules, free=free)
+
+
+def test_the_guide_has_rules_that_load_and_do_what_it_says(tmp_path: Path) -> None:
+    text = (ROOT / "docs/dial-policy.md").read_text()
+    policy, agent = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    rules = policy["policy"].pop("rules")
+    trial = {"kind": "generic", "sources": ["127.0.0.23/32"], "gateways": ["sip:127.0.0.23:5060"], "tenant": "trial"}
+
+    def trunks(folder: Path) -> dict[str, Any]:
+        folder.mkdir()
+        return site(folder).model_dump(mode="json")["trunks"] | {"trial": trial}
+
+    settings = site(tmp_path, *rules, free=tuple(agent["free_numbers"]), trunks=trunks(tmp_path / "before"), **policy)
+    office_hours = at("2026-06-03T10:00", "Europe/Dublin")
+    for dialled, tenant, trunk, when, found in (
+        (LONDON, "default", "carrier", NOON, "london"),
+        (UK_MOBILE, "default", "carrier", NOON, Refusal.INTERNATIONAL),
+        (UK_PREMIUM, "default", "carrier", NOON, Refusal.PREMIUM),
+        ("+525512345678", "default", "carrier", NOON, "mexican-mobiles"),
+        ("+35312345678", "acme", "carrier", office_hours, "acme-ireland"),
+        ("+35312345678", "acme", "carrier", at("2026-06-03T18:00", "Europe/Dublin"), Refusal.INTERNATIONAL),
+        ("+35312345678", "default", "carrier", office_hours, Refusal.INTERNATIONAL),
+        ("+12125550199", "default", "carrier", NOON, "answering-service"),
+        ("+19005550123", "default", "carrier", NOON, "weather-line"),
+        ("+19005550124", "default", "carrier", NOON, Refusal.PREMIUM),
+        ("+12025550100", "default", "carrier", NOON, "back-to-reception"),
+        ("*72", "default", "pbx", NOON, "night-service"),
+        ("*72", "default", "carrier", NOON, Refusal.FEATURE_CODE),
+        ("+18765550199", "default", "carrier", NOON, Refusal.INTERNATIONAL),
+        ("2001", "trial", "pbx", NOON, Refusal.RULE),
+        ("2001", "default", "pbx", NOON, None),
+    ):
+        judgement = judge(settings, dialled, trunk=trunk, tenant=tenant, now=when)
+        assert (judgement.refusal or (judgement.rule and judgement.rule.name)) == found, dialled
+    free = decide(settings, "free", "", number="(202) 555-0160", now=NOON)
+    assert isinstance(free, Allowed) and free.rule == "at-home"
+
+
+def test_the_guide_names_every_refusal() -> None:
+    text = (ROOT / "docs/dial-policy.md").read_text()
+    assert all(f"`{refusal.value}`" in text for refusal in Refusal)

@@ -185,9 +185,10 @@ class FakeLeg:
         self.switch.fire(self.uuid, "CHANNEL_PARK")
         self.switch.job_done(self.uuid, f"+OK {self.uuid}")
 
-    def fail(self, cause: str, sip_status: int | None = None) -> None:
-        status = {"variable_sip_term_status": str(sip_status)} if sip_status else {}
-        self._end(cause, status)
+    def fail(self, cause: str, sip_status: int | None = None, refused: str = "") -> None:
+        """``refused``: the edge's X-Tandem-Refused."""
+        headers = {"variable_sip_term_status": str(sip_status)} if sip_status else {}
+        self._end(cause, headers | ({"variable_sip_rh_X-Tandem-Refused": refused} if refused else {}))
 
     def kill(self, cause: str) -> None:
         self._end(cause, {})

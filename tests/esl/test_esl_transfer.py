@@ -121,6 +121,36 @@ def test_a_failed_leg_leaves_the_caller_with_the_agent_who_is_told_which(
     until(lambda: any(api.startswith("uuid_bridge") for api in world.switch.apis), "the bridge")
 
 
+@pytest.mark.parametrize(
+    ("refused", "status", "outcome", "words"),
+    [
+        ("too_many_calls", 503, TransferOutcome.REFUSED_BY_POLICY, "are up; it may be possible later"),
+        ("too_many_calls_per_hour", 503, TransferOutcome.REFUSED_BY_POLICY, "were made in the last hour"),
+        ("premium_number", 403, TransferOutcome.REFUSED_BY_POLICY, "premium numbers are not allowed"),
+        ("emergency_from_worker", 403, TransferOutcome.REFUSED_BY_POLICY, "emergency numbers are not allowed"),
+        ("outgoing_rate", 503, TransferOutcome.UNREACHABLE, "they cannot be reached (SIP 503)"),
+        ("unknown_destination", 403, TransferOutcome.REJECTED, "the call was declined (SIP 403)"),
+    ],
+)
+def test_what_the_edge_refused_by_the_dial_policy_is_told_as_that(
+    world: World, refused: str, status: int, outcome: TransferOutcome, words: str
+) -> None:
+    world.switch.on_dial = lambda leg: leg.fail("CALL_REJECTED", status, refused)
+    call = world.talking()
+    world.transfer(call, "sales")
+    until(lambda: outcome in told(call), "the agent to be told")
+    assert call.texts[-1]["detail"].endswith(words)
+    [transfer] = world.rows.transfers()
+    assert (transfer.outcome, transfer.sip_status) == (outcome, status)
+
+
+def test_the_edge_is_told_whose_call_it_is(world: World) -> None:
+    call = world.talking(**{"variable_sip_h_X-Tandem-Tenant": "acme"})
+    world.transfer(call, "sales")
+    until(lambda: world.switch.legs, "the target to be dialled")
+    assert "sip_h_X-Tandem-Tenant=acme," in world.switch.legs[0].dial_string
+
+
 def test_a_dialling_that_makes_no_leg_at_all_fails_the_transfer(world: World) -> None:
     world.switch.make_legs = False
     call = world.talking()

@@ -59,6 +59,7 @@ def test_help_lists_the_commands_and_starts_quickly():
         "drain",
         "undrain",
         "route-test",
+        "dial-test",
         "calls",
         "call",
         "db",
@@ -112,6 +113,43 @@ def test_route_test_tells_what_would_happen(tmp_path):
     assert route("+12025550100", "127.0.0.21") == "agent"
     assert route("911", "127.0.0.31") == "emergency"
     assert route("+12025550100", "203.0.113.9") == "refused: unknown_source"
+
+
+RULE = {
+    "name": "uk", "prefixes": ["+44"], "opens": ["international"], "times": ["daily 08:00-18:00"], "max_calls": 2,
+}  # fmt: skip
+
+
+def test_route_test_judges_what_a_worker_dials_by_the_rules_at_a_time(tmp_path):
+    config = write_site(tmp_path, {"policy": {"rules": [RULE]}})
+    call = ("--from", "+12025550100", "--to", "+442079460000", "--source", "127.0.0.11", "--over", "carrier")
+
+    def route(at: str) -> list[str]:
+        return tandem("route-test", *call, "--at", at, "--config", config).stdout.splitlines()
+
+    assert "rule 'uk' allows +442079460000, 2 at one time" in route("2026-06-03T12:00+00:00")
+    assert route("2026-06-03T12:00+00:00")[-1] == "trunk"
+    assert route("2026-06-03T19:00+00:00")[-1] == "refused: international_number"
+
+
+def test_dial_test_tells_whether_a_number_may_be_called_and_by_which_rule(tmp_path):
+    config = write_site(tmp_path, {"policy": {"rules": [RULE]}})
+
+    def dial(number: str, *options: str) -> tuple[int, str]:
+        result = tandem("dial-test", number, "--at", "2026-06-03T12:00+00:00", "--config", config, *options)
+        return result.exit_code, result.stdout.splitlines()[0]
+
+    assert dial("011 44 20 7946 0000") == (0, "allowed: +442079460000 over carrier, by rule uk")
+    assert dial("+12025550160") == (0, "allowed: +12025550160 over carrier, no rule says otherwise")
+    assert dial("+442079460000", "--agent", "reception")[1].startswith("refused: free_number: ")
+    assert dial("+19005550199") == (1, "refused: premium_number: premium numbers are not allowed")
+
+
+@pytest.mark.parametrize("at", ["noon", "2026-13-01", ""])
+def test_a_time_that_is_none_is_one_line(tmp_path, at):
+    result = tandem("dial-test", "911", "--at", at, "--config", write_site(tmp_path))
+    assert result.exit_code == 1
+    assert result.stderr == f"tandem: --at {at!r} is no time; expected e.g. 2026-06-03T08:00-04:00\n"
 
 
 def test_route_test_as_json(tmp_path):
