@@ -10,7 +10,7 @@ from esl_app.happenings import Decision, Reserved
 from esl_app.leg import HungUp, TimedOut
 from esl_app.line import BROKEN, HANGUP_S, AgentHangsUp, ConversationLost, Ending, Line, Services
 from esl_app.media import Refused
-from esl_app.metrics import CALLS, DUTY_ERRORS, SETUP
+from esl_app.metrics import CALLS, DUTY_ERRORS, SETUP, UNHEARD
 from esl_app.session import Session
 from tandem.outcome import SIP_STATUS, Outcome, RefusalCause
 from tandem.seam import SessionReply, Transfer
@@ -71,9 +71,12 @@ class Call:
             return self._refuse(refusal)
         except HungUp as gone:
             return self._left(gone)
-        except AgentHangsUp:
+        except AgentHangsUp as decided:
             self._line.hang_up()
-            return Ending(Outcome.AGENT_HUNG_UP)
+            if decided.heard:
+                return Ending(Outcome.AGENT_HUNG_UP)
+            UNHEARD.labels("hang_up").inc()
+            return Ending(Outcome.AGENT_HUNG_UP, "unheard")
         except BROKEN as error:
             return self._broken(error)
         except Exception as error:

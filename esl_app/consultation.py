@@ -1,208 +1,139 @@
-"""Consult, then bridge: the target is dialled on a leg of its own while the caller hears ringing and keeps the agent.
+"""Consult, then bridge: targets are rung on legs of their own while the caller hears ringing and keeps the agent.
 
-Only when the target has answered does the agent leave. Whatever ends this early, a busy line, a caller who hangs up, an
-exception, ends the target's leg too.
+Only when a target has answered does the agent leave. Whatever ends this early, a busy line, a caller who hangs up, an
+exception, ends the targets' legs too.
 """
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from esl_app.dialling import dial_string, in_words, outcome_of
-from esl_app.happenings import Answered, Bridged, Dialled, Happening, LegEnded, Parked, Ringing
-from esl_app.inbound import Dialling, Inbound, SwitchAway
-from esl_app.leg import HungUp, Leg
-from esl_app.protocol import COMMAND_FAILURES, CommandFailed
-from tandem.dial_policy import Allowed, refusal_of_edge
+from esl_app.dialling import caller_id, dial_string, in_words
+from esl_app.happenings import Bridged, Happening, LegEnded
+from esl_app.hunt import Candidate, Hunt, Target
+from esl_app.inbound import Dialling, SwitchAway
+from esl_app.leg import LAST_EVENTS_S, HungUp
+from esl_app.line import Line
+from esl_app.protocol import COMMAND_FAILURES
+from esl_app.ringing import RingTone
+from tandem.dial_policy import Allowed
+from tandem.hunting import Plan
 from tandem.outcome import TransferOutcome
-from tandem.settings import Edge
+from tandem.seam import Ended
 
-SILENCE_S = 1.5
-"""Without 180 or 183 the caller hears ringing after this all the same."""
-PARK_S = 2.0
 BRIDGE_S = 3.0
-LAST_EVENTS_S = 0.3
-"""Events of a leg come in 20 ms ticks, and by another way than the results of commands."""
-
-_RING_CADENCES = {
-    "double": "%(400,200,400,450);%(400,2000,400,450)",
-    "north_american": "%(2000,4000,440,480)",
-    "european": "%(1000,4000,425)",
-}
-_DOUBLE_RING = frozenset({"AU", "GB", "HK", "IE", "IN", "NZ", "SG", "ZA"})
-_NORTH_AMERICAN_RING = frozenset({"CA", "PR", "US"})
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How it went. ``target``: the leg that the caller is now connected with; None where it came to nothing."""
+    """How it went. ``target``: the leg that the caller is now connected with, of the destination ``reached``; None where it
+    came to nothing.
+    """
 
     outcome: TransferOutcome
     detail: str
     sip_status: int | None = None
     target: Dialling | None = None
+    reached: str | None = None
 
 
-class _Failed(Exception):
-    def __init__(self, outcome: TransferOutcome, sip_status: int | None = None, detail: str = "") -> None:
-        self.attempt = Attempt(outcome, detail or in_words(outcome, sip_status), sip_status)
-        super().__init__(self.attempt.detail)
+class _NotConnected(Exception):
+    """A target answered, and the two could not be connected."""
 
 
 class Consultation:
-    """One attempt to connect the caller on ``leg`` with a destination.
+    """One attempt to connect the caller with somebody of ``plan``. ``ringing`` is called whenever a target begins to ring."""
 
-    ``meanwhile`` is given whatever happens that is not the target's; ``ringing`` is called once it rings; ``hand_over`` when
-    it answered, right before the bridge: the agent leaves there.
-    """
-
-    def __init__(
-        self,
-        leg: Leg,
-        inbound: Inbound,
-        edge: Edge,
-        *,
-        home_country: str,
-        meanwhile: Callable[[Happening], None],
-        ringing: Callable[[], None],
-        hand_over: Callable[[], None],
-    ) -> None:
-        self._leg = leg
-        self._inbound = inbound
-        self._edge = edge
-        self._meanwhile = meanwhile
-        self._ringing = ringing
-        self._hand_over = hand_over
-        self._channel = str(uuid.uuid4())
-        self._tone = f"tone_stream://{_RING_CADENCES[_cadence(home_country)]};loops=-1"
-        self._tone_on = False
-        self._rang = False
-        self._answered = False
-
-    def run(self, allowed: Allowed, call: str, tenant: str, caller_id: str) -> Attempt:
-        """Dial, wait at most ``allowed.ring_seconds``, bridge. Raises HungUp, and what ``meanwhile`` raises."""
-        target = dial_string(
-            self._edge,
-            channel=self._channel,
-            number=allowed.dial,
-            trunk=allowed.trunk,
-            tenant=tenant,
-            call=call,
-            caller_id=caller_id,
-            ring_seconds=allowed.ring_seconds,
+    def __init__(self, line: Line, plan: Plan, ringing: Callable[[], None]) -> None:
+        self._line = line
+        self._leg = line.leg
+        self._plan = plan
+        self._told = ringing
+        self._tone = RingTone(line.leg, line.settings.policy.home_country)
+        self._hunt = Hunt(
+            line.leg,
+            line.services.inbound,
+            line.arrival.call,
+            [self._candidate(allowed) for allowed in plan.targets],
+            plan.ring,
+            plan.ring_seconds,
+            meanwhile=line.meanwhile,
+            ringing=self._rings,
         )
-        dialling: Dialling | None = None
-        cause = "NORMAL_CLEARING"
-        attempt: Attempt | None = None
+
+    def run(self) -> Attempt:
+        """Ring, and bridge with who answers. Raises HungUp, and what Line.meanwhile raises."""
+        connected: Target | None = None
         try:
-            self._leg.session.watch(self._channel)
-            dialling = self._inbound.dial(self._channel, call, target, self._leg.put)
-            self._await_answer(allowed.ring_seconds)
-            try:
-                self._bridge()
-            except HungUp as gone:
-                # The target had answered: that it was for nothing is the caller's doing.
-                if gone.lost:
-                    raise
-            attempt = Attempt(TransferOutcome.ANSWERED, in_words(TransferOutcome.ANSWERED), None, dialling)
-        except _Failed as failure:
-            attempt = failure.attempt
-            cause = "NO_ANSWER" if attempt.outcome is TransferOutcome.NO_ANSWER else cause
+            target = self._hunt.answered()
+            if target is None:
+                failure = self._hunt.failure()
+                return Attempt(failure.outcome, self._hunt.in_words(), failure.sip_status)
+            self._bridge(target)
+            connected = target
+            return Attempt(
+                TransferOutcome.ANSWERED,
+                in_words(TransferOutcome.ANSWERED),
+                target=target.dialling,
+                reached=target.name,
+            )
+        except _NotConnected:
+            return Attempt(TransferOutcome.FAILED, in_words(TransferOutcome.FAILED))
         except (SwitchAway, *COMMAND_FAILURES) as error:
             self._see_caller_leave()
-            self._leg.log.error("transfer to %s failed: %s", allowed.name, error)
-            attempt = Attempt(TransferOutcome.FAILED, in_words(TransferOutcome.FAILED))
+            self._leg.log.error("transfer to %s failed: %s", self._plan.name, error)
+            return Attempt(TransferOutcome.FAILED, in_words(TransferOutcome.FAILED))
         finally:
-            if dialling is not None and not (attempt and attempt.target):
-                self._inbound.end(dialling, cause)
-        if attempt.target is None:
-            self._ring_tone(False)
-            self._unwatch()
-        return attempt
+            self._hunt.close(keep=connected)
+            if connected is None and not self._leg.over:
+                self._tone.stop()
 
-    def _await_answer(self, ring_seconds: int) -> None:
-        started = self._leg.clock()
-        deadline = started + ring_seconds
-        failure = ""
-        while True:
-            until = deadline if self._tone_on else min(deadline, started + SILENCE_S)
-            match self._leg.next(until):
-                case None if self._leg.clock() < deadline:
-                    self._ring_tone(True)
-                case None if failure:
-                    raise _Failed(outcome_of(failure, None, self._rang))
-                case None:
-                    raise _Failed(TransferOutcome.NO_ANSWER if self._rang else TransferOutcome.UNREACHABLE)
-                case Ringing(self._channel):
-                    self._rings()
-                case Answered(self._channel):
-                    self._answered = True
-                    return
-                case Dialled(self._channel, result) if result:
-                    # The leg's own events say more, and come by another way.
-                    failure = result
-                    deadline = min(deadline, self._leg.clock() + LAST_EVENTS_S)
-                case other if other is not None:
-                    self._target_or(other)
+    def _candidate(self, allowed: Allowed) -> Candidate:
+        arrival, settings = self._line.arrival, self._line.settings
+        return Candidate(
+            allowed.name,
+            partial(
+                dial_string,
+                settings.edge,
+                number=allowed.dial,
+                trunk=allowed.trunk,
+                tenant=arrival.tenant,
+                call=arrival.call,
+                caller_id=caller_id(settings.trunks[allowed.trunk], arrival.number, arrival.caller),
+                ring_seconds=allowed.ring_seconds,
+            ),
+            allowed.ring_seconds,
+        )
 
-    def _rings(self) -> None:
-        self._ring_tone(True)
-        if not self._rang:
-            self._rang = True
-            self._ringing()
+    def _rings(self, really: bool) -> None:
+        self._tone.start()
+        if really:
+            self._told()
 
-    def _bridge(self) -> None:
-        self._until(Parked(self._channel), PARK_S)
-        self._ring_tone(False)
-        self._hand_over()
-        self._leg.session.api("uuid_bridge", self._leg.uuid, self._channel)
-        self._until(Bridged(self._leg.uuid), BRIDGE_S)
+    def _bridge(self, target: Target) -> None:
+        """Raises _NotConnected."""
+        self._tone.stop()
+        self._line.fork.stop(Ended(why="transferred"))
+        try:
+            try:
+                self._leg.session.api("uuid_bridge", self._leg.uuid, target.channel)
+            except COMMAND_FAILURES:
+                self._see_caller_leave()
+                raise
+            self._until(Bridged(self._leg.uuid), target, BRIDGE_S)
+        except HungUp as gone:
+            # The target had answered: that it was for nothing is the caller's doing.
+            if gone.lost:
+                raise
 
-    def _until(self, wanted: Happening, within_s: float) -> None:
+    def _until(self, wanted: Happening, target: Target, within_s: float) -> None:
         deadline = self._leg.clock() + within_s
         while (happening := self._leg.next(deadline)) != wanted:
-            if happening is None:
-                raise _Failed(TransferOutcome.FAILED)
-            self._target_or(happening)
+            if happening is None or (isinstance(happening, LegEnded) and happening.channel == target.channel):
+                raise _NotConnected
 
     def _see_caller_leave(self) -> None:
         """A command that failed may have failed because the caller was going. Raises HungUp if so."""
         deadline = self._leg.clock() + LAST_EVENTS_S
         while (happening := self._leg.next(deadline)) is not None:
-            if getattr(happening, "channel", None) != self._channel:
-                self._meanwhile(happening)
-
-    def _target_or(self, happening: Happening) -> None:
-        match happening:
-            case LegEnded(self._channel) if self._answered:
-                raise _Failed(TransferOutcome.FAILED)
-            case LegEnded(self._channel, cause, sip_status, refusal):
-                if refused := refusal_of_edge(refusal):
-                    raise _Failed(refused.outcome, sip_status, refused.detail)
-                raise _Failed(outcome_of(cause, sip_status, self._rang), sip_status)
-            case _ if not self._answered:
-                # Once the target is there, what the agent decided before counts no more.
-                self._meanwhile(happening)
-
-    def _ring_tone(self, on: bool) -> None:
-        """Mix ringing into what the caller hears. A media bug of its own: neither a barge-in nor a playback ends it."""
-        if on == self._tone_on:
-            return
-        self._tone_on = on
-        words = ("start", self._tone, "0", "mux") if on else ("stop", self._tone)
-        try:
-            self._leg.session.api("uuid_displace", self._leg.uuid, *words)
-        except CommandFailed as error:
-            self._leg.log.warning("no ringing for the caller: %s", error)
-
-    def _unwatch(self) -> None:
-        try:
-            self._leg.session.unwatch(self._channel)
-        except CommandFailed as error:
-            self._leg.log.warning("events of a leg that is over will keep coming: %s", error)
-
-
-def _cadence(country: str) -> str:
-    if country in _NORTH_AMERICAN_RING:
-        return "north_american"
-    return "double" if country in _DOUBLE_RING else "european"
+            self._line.meanwhile(happening)

@@ -1,16 +1,15 @@
 """An answered caller has nobody to talk to any more: an apology, then the number's fallback, a person or voicemail."""
 
-from dataclasses import replace
-
 from esl_app.leg import HungUp
 from esl_app.line import BROKEN, ConversationLost, Ending, Line
 from esl_app.metrics import FALLBACKS
 from esl_app.transfer import consult
 from esl_app.voicemail import PROMPT_S, take_message
-from tandem import dial_policy
+from tandem import hunting
+from tandem.dial_policy import Refused
 from tandem.outcome import Outcome
 from tandem.seam import Ended
-from tandem.settings import VOICEMAIL, TransferMethod
+from tandem.settings import VOICEMAIL
 
 
 def fall_back(line: Line, lost: ConversationLost) -> Ending:
@@ -47,11 +46,11 @@ def _apologise_and_reach(line: Line) -> str | None:
         return VOICEMAIL if leave_message(line) else None
     if fallback is None:
         return None
-    decision = dial_policy.resolve(line.settings, fallback, tenant=line.arrival.tenant, now=line.services.now())
-    if isinstance(decision, dial_policy.Refused):
-        line.leg.log.error("the fallback %s is refused: %s", fallback, decision.refusal.value)
+    plan = hunting.resolve(line.settings, fallback, tenant=line.arrival.tenant, now=line.services.now())
+    if isinstance(plan, Refused):
+        line.leg.log.error("the fallback %s is refused: %s", fallback, plan.refusal.value)
         return None
-    attempt = consult(line, replace(decision, method=TransferMethod.BRIDGE), lambda: None)
+    attempt = consult(line, plan, lambda: None)
     if attempt.target is None:
         line.leg.log.error("the fallback %s was not reached: %s", fallback, attempt.detail)
         return None

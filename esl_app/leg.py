@@ -14,6 +14,9 @@ from esl_app.session import EVENTS, Session
 MAX_WAITING = 1000
 """Happenings that may wait for the call's greenlet."""
 
+LAST_EVENTS_S = 0.3
+"""Events of a leg come in 20 ms ticks, and by another way than the results of commands."""
+
 Clock = Callable[[], float]
 
 

@@ -61,7 +61,11 @@ class ConversationLost(Exception):
 
 
 class AgentHangsUp(Exception):
-    """The agent wants to end the call."""
+    """The agent wants to end the call. ``heard``: the caller has heard all that it said."""
+
+    def __init__(self, heard: bool = True) -> None:
+        self.heard = heard
+        super().__init__()
 
 
 class Line:
@@ -131,8 +135,8 @@ class Line:
         match happening:
             case Digit(digit=digit, duration_ms=duration_ms):
                 self.fork.tell(Dtmf(digit=digit, duration_ms=duration_ms))
-            case Decision(HangUp()):
-                raise AgentHangsUp
+            case Decision(HangUp(heard=heard)):
+                raise AgentHangsUp(heard)
             case Decision(ModelLost(cause=cause)):
                 self.lost = ConversationLost("model", cause)
             case Decision(Transfer(id=id)):

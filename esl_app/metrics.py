@@ -15,6 +15,10 @@ FORK_CONNECT = Histogram(
     buckets=(0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
 TRANSFERS = Counter("tandem_transfers_total", "Transfers that ended, by method and outcome.", ["method", "outcome"])
+UNHEARD = Counter(
+    "tandem_unheard_total", "Decisions carried out although the caller had not heard all that was said.", ["decision"]
+)
+"""``decision``: transfer, hang_up."""
 FALLBACKS = Counter("tandem_fallbacks_total", "Answered calls taken to their fallback, by what was lost.", ["lost"])
 """``lost``: model, fork, fork_not_connected."""
 INVALID_COMMANDS = Counter("tandem_commands_invalid_total", "JSON frames from media_fork that are no command.")

@@ -55,19 +55,31 @@ def refer(leg: Leg, inbound: Inbound, target: str, meanwhile: Callable[[Happenin
     """
     inbound.hear_notices(leg.uuid, leg.put)
     try:
-        return _send(leg, inbound, target) or _await_acceptance(leg, meanwhile) or _await_result(leg, meanwhile)
+        return _sent(leg, inbound, target) or _await_acceptance(leg, meanwhile) or _await_result(leg, meanwhile)
     finally:
         inbound.forget_notices(leg.uuid)
 
 
-def _send(leg: Leg, inbound: Inbound, target: str) -> Referral | None:
+def send(leg: Leg, inbound: Inbound, target: str) -> None:
+    """Have FreeSWITCH send the REFER; what comes of it is seen in :func:`final_response` and as ReferNotice.
+
+    Raises SwitchAway and what Session's commands raise.
+    """
+    inbound.require()
+    leg.session.set(sip_refer_continue_after_reply="true", sip_refer_status_code="", sip_refer_target_status_code="")
+    leg.session.command(f"bgapi uuid_deflect {leg.uuid} {target}")
+
+
+def final_response(leg: Leg) -> int | None:
+    """The peer's final response to the REFER, once there is one. Raises what Session's commands raise."""
+    status = leg.session.variable("sip_refer_status_code")
+    return int(status) if status.isdigit() and int(status) >= 200 else None
+
+
+def _sent(leg: Leg, inbound: Inbound, target: str) -> Referral | None:
     """None once it is on its way."""
     try:
-        inbound.require()
-        leg.session.set(
-            sip_refer_continue_after_reply="true", sip_refer_status_code="", sip_refer_target_status_code=""
-        )
-        leg.session.command(f"bgapi uuid_deflect {leg.uuid} {target}")
+        send(leg, inbound, target)
     except (SwitchAway, *COMMAND_FAILURES) as error:
         leg.log.error("REFER to %s failed: %s", target, error)
         return Referral(TransferOutcome.FAILED, in_words(TransferOutcome.FAILED), refused=True)
@@ -85,9 +97,9 @@ def _await_acceptance(leg: Leg, meanwhile: Callable[[Happening], None]) -> Refer
         if happening is not None:
             meanwhile(happening)
             continue
-        status = leg.session.variable("sip_refer_status_code")
-        if status.isdigit() and int(status) >= 200:
-            return None if int(status) < 300 else _refused(int(status))
+        status = final_response(leg)
+        if status is not None:
+            return None if status < 300 else _refused(status)
     return _refused(None)
 
 

@@ -79,9 +79,9 @@ class Session(Hardened, OutboundSession):  # type: ignore[misc]
         pairs = (f"{name}={value.replace(';', chr(92) + ';')}" for name, value in variables.items())
         return written(f"api uuid_setvar_multi {self.uuid} {';'.join(pairs)}")
 
-    def variable(self, name: str) -> str:
-        """A channel variable's value now; empty where it is not set."""
-        value = self.api("uuid_getvar", self.uuid, name)
+    def variable(self, name: str, channel: str = "") -> str:
+        """A variable's value now, of the call's channel or another; empty where it is not set."""
+        value = self.api("uuid_getvar", channel or self.uuid, name)
         return "" if value == "_undef_" else value
 
     def execute(self, application: str, arguments: str = "", identity: str = "") -> Event:

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 
-from esl_app.consultation import LAST_EVENTS_S, Attempt, Consultation
-from esl_app.dialling import caller_id, in_words
-from esl_app.leg import HungUp, TimedOut
+from esl_app import replaces
+from esl_app.consultation import Attempt, Consultation
+from esl_app.dialling import in_words
+from esl_app.leg import LAST_EVENTS_S, HungUp, TimedOut
 from esl_app.line import BROKEN, AgentHangsUp, ConversationLost, Ending, Line
-from esl_app.metrics import TRANSFERS
+from esl_app.metrics import TRANSFERS, UNHEARD
 from esl_app.refer import Referral, refer, refer_to
-from tandem import dial_policy, edge
-from tandem.dial_policy import Allowed
+from esl_app.replaces import Moved
+from tandem import edge, hunting
+from tandem.destinations import TransferMethod
+from tandem.dial_policy import Allowed, Refused
+from tandem.hunting import Plan
 from tandem.outcome import Outcome, TransferOutcome
 from tandem.rows import TransferRecord
-from tandem.seam import Ended, Transfer, TransferState
-from tandem.settings import TransferMethod
+from tandem.seam import Transfer, TransferState
 
 
 def carry_out(line: Line, wanted: Transfer) -> Ending | None:
@@ -24,9 +27,13 @@ def carry_out(line: Line, wanted: Transfer) -> Ending | None:
         id=wanted.id,
         destination=wanted.destination or wanted.number,
         method=TransferMethod.BRIDGE.value,
+        heard=wanted.heard,
         started_at=services.now(),
     )
-    decision = dial_policy.decide(
+    if not wanted.heard:
+        UNHEARD.labels("transfer").inc()
+        line.leg.log.warning("transfer to %r although not all that was said has been heard", row.destination)
+    plan = hunting.decide(
         line.settings,
         arrival.agent,
         wanted.destination,
@@ -35,22 +42,22 @@ def carry_out(line: Line, wanted: Transfer) -> Ending | None:
         tenant=arrival.tenant,
         now=services.now(),
     )
-    if isinstance(decision, dial_policy.Refused):
-        line.leg.log.warning("transfer to %r refused: %s", row.destination, decision.refusal.value)
-        _over(line, row, decision.outcome, decision.detail)
+    if isinstance(plan, Refused):
+        line.leg.log.warning("transfer to %r refused: %s", row.destination, plan.refusal.value)
+        _over(line, row, plan.outcome, plan.detail)
         return None
-    row = row.model_copy(update={"method": decision.method.value})
+    row = row.model_copy(update={"method": plan.method.value})
     services.recorder.put(row)
     done: Referral | Attempt | None = None
     try:
-        if decision.method is TransferMethod.REFER:
-            done = _refer(line, decision)
+        if plan.method is TransferMethod.REFER:
+            done = _refer(line, plan.targets[0])
             if done.refused:
                 line.leg.log.warning("REFER refused (%s), bridging instead", done.sip_status)
                 row = row.model_copy(update={"method": TransferMethod.BRIDGE.value})
                 done = None
         if done is None:
-            done = consult(line, decision, lambda: line.fork.tell(TransferState(id=wanted.id, detail="ringing")))
+            done = consult(line, plan, lambda: line.fork.tell(TransferState(id=wanted.id, detail="ringing")))
     except HungUp as gone:
         _over(line, row, *_left(gone))
         raise
@@ -60,45 +67,60 @@ def carry_out(line: Line, wanted: Transfer) -> Ending | None:
     except BROKEN:
         _over(line, row, *_broken(line))
         raise
-    _over(line, row, done.outcome, done.detail, done.sip_status)
     if isinstance(done, Referral):
-        return _referred(line, done, decision)
+        _over(line, row, done.outcome, done.detail, done.sip_status)
+        return _referred(line, done, plan.name)
+    row = row.model_copy(update={"answered_by": done.reached})
     if done.target is not None:
-        line.talk(done.target, decision.name)
-        return Ending(Outcome.TRANSFERRED, transferred_to=decision.name)
+        return _put_through(line, row, plan, done)
+    _over(line, row, done.outcome, done.detail, done.sip_status)
     if line.lost is None and not line.fork.live:
         # The target was gone when the agent had already left.
         line.lost = ConversationLost("fork", "the transfer failed at its last step")
     return None
 
 
-def consult(line: Line, allowed: Allowed, ringing: Callable[[], None]) -> Attempt:
-    """Dial and bridge, with the agent, where there is one, until the target answers. Raises HungUp, AgentHangsUp."""
-    consultation = Consultation(
-        line.leg,
-        line.services.inbound,
-        line.settings.edge,
-        home_country=line.settings.policy.home_country,
-        meanwhile=line.meanwhile,
-        ringing=ringing,
-        hand_over=lambda: line.fork.stop(Ended(why="transferred")),
-    )
-    presented = caller_id(line.settings.trunks[allowed.trunk], line.arrival.number, line.arrival.caller)
-    return consultation.run(allowed, line.arrival.call, line.arrival.tenant, presented)
+def consult(line: Line, plan: Plan, ringing: Callable[[], None]) -> Attempt:
+    """Ring and bridge, with the agent, where there is one, until a target answers. Raises HungUp, AgentHangsUp."""
+    return Consultation(line, plan, ringing).run()
+
+
+def _put_through(line: Line, row: TransferRecord, plan: Plan, attempt: Attempt) -> Ending:
+    """Caller and target are connected. Returns when they are done with each other, or with us."""
+    assert attempt.target is not None
+    line.note(transferred_to=plan.name)
+    moved = Moved.NOT
+    if plan.method is TransferMethod.REPLACES:
+        line.services.recorder.put(row.model_copy(update={"outcome": attempt.outcome}))
+        allowed = next(allowed for allowed in plan.targets if allowed.name == attempt.reached)
+        moved = replaces.move(line.leg, line.services.inbound, attempt.target, _uri(line, allowed))
+        if moved is not Moved.AWAY:
+            row = row.model_copy(update={"method": TransferMethod.BRIDGE.value})
+    _over(line, row, attempt.outcome, attempt.detail)
+    if moved is Moved.NOT:
+        line.talk(attempt.target, plan.name)
+    else:
+        line.hang_up()
+        line.services.inbound.end(attempt.target)
+    return Ending(Outcome.TRANSFERRED, transferred_to=plan.name)
 
 
 def _refer(line: Line, allowed: Allowed) -> Referral:
-    host = edge.gateways(allowed.trunk, line.settings.trunks[allowed.trunk])[0].host
-    return refer(line.leg, line.services.inbound, refer_to(allowed.dial, host), line.meanwhile)
+    return refer(line.leg, line.services.inbound, _uri(line, allowed), line.meanwhile)
 
 
-def _referred(line: Line, referral: Referral, allowed: Allowed) -> Ending | None:
+def _uri(line: Line, allowed: Allowed) -> str:
+    """What the caller's peer is asked to call."""
+    return refer_to(allowed.dial, edge.gateways(allowed.trunk, line.settings.trunks[allowed.trunk])[0].host)
+
+
+def _referred(line: Line, referral: Referral, name: str) -> Ending | None:
     """The peer took the REFER. Where that ended the call, it ends here too, and FreeSWITCH's ghost of it is killed."""
     if not referral.ended:
         return None
     line.hang_up()
     if referral.outcome in (TransferOutcome.ANSWERED, TransferOutcome.NOT_CONFIRMED):
-        return Ending(Outcome.TRANSFERRED, transferred_to=allowed.name)
+        return Ending(Outcome.TRANSFERRED, transferred_to=name)
     return Ending(Outcome.FAILED, "refer_failed", referral.sip_status)
 
 

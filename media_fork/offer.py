@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from media_fork import tools
 from media_fork.toolservers import ToolServers
-from tandem.settings import Agent, Destination
+from tandem.destinations import Destination, RingGroup
+from tandem.settings import Agent
 
 KEYS: Final = "A message that begins with [DTMF] has the keys which the caller pressed on the telephone."
 SAFE_MODE: Final = (
@@ -17,7 +18,7 @@ SAFE_MODE: Final = (
 class Offer:
     """One agent's. What it gives changes when ToolServers.on_change says so."""
 
-    def __init__(self, agent: Agent, destinations: Mapping[str, Destination], servers: ToolServers) -> None:
+    def __init__(self, agent: Agent, destinations: Mapping[str, Destination | RingGroup], servers: ToolServers) -> None:
         self._agent = agent
         self._destinations = destinations
         self._servers = servers

@@ -150,7 +150,7 @@ class Sessions:
             raise RefusedError(RefusalCause.UNKNOWN_AGENT, f"there is no agent named {request.agent!r}")
         carriage = CARRIAGES[request.codec]
         conversation = Conversation(request.call, agent, carriage, self._world)
-        offer = Offer(agent, self._settings.destinations, self._world.tool_servers)
+        offer = Offer(agent, self._settings.places, self._world.tool_servers)
         clock = self._world.clock
         models = Succession(
             conversation,

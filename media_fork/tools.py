@@ -7,7 +7,8 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from tandem.settings import Agent, Destination, HttpTool
+from tandem.destinations import Destination, RingGroup
+from tandem.settings import Agent, HttpTool
 
 TRANSFER: Final = "transfer"
 HANG_UP: Final = "hang_up"
@@ -34,8 +35,8 @@ def failure(status: str, message: str, *, unfit: bool = False) -> Result:
     return Result(status, orjson.dumps({"error": message}).decode(), unfit)
 
 
-def definitions(agent: Agent, destinations: Mapping[str, Destination]) -> list[dict[str, Any]]:
-    """The ``tools`` of session.update. ``destinations`` are those of the settings; the agent's own are offered."""
+def definitions(agent: Agent, destinations: Mapping[str, Destination | RingGroup]) -> list[dict[str, Any]]:
+    """The ``tools`` of session.update. ``destinations``: those of the settings and their ring groups; the agent's are offered."""
     tools = [_function(tool.name, tool.description, tool.parameters) for tool in agent.tools]
     places = _places(agent, destinations)
     if places:
@@ -69,7 +70,7 @@ def definitions(agent: Agent, destinations: Mapping[str, Destination]) -> list[d
     return tools
 
 
-def _places(agent: Agent, destinations: Mapping[str, Destination]) -> dict[str, Any]:
+def _places(agent: Agent, destinations: Mapping[str, Destination | RingGroup]) -> dict[str, Any]:
     """What the model may say for where a transfer goes: a destination's name; a number where the agent has rules for some."""
     places: dict[str, Any] = {}
     if agent.destinations:

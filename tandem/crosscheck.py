@@ -50,12 +50,13 @@ class _Names:
         self._agents = agents
         self._trunks = _mapping(document.data, "trunks")
         self._destinations = _mapping(document.data, "destinations")
+        self._groups = _mapping(document.data, "ring_groups")
         self._used: set[str] = set()
 
     def problems(self) -> Iterator[Problem]:
         for agent in self._agents.values():
             for index, destination in enumerate(_sequence(agent.data, "destinations")):
-                yield from self._destination(agent, ("destinations", index), destination, self._destinations)
+                yield from self._destination(agent, ("destinations", index), destination, self._reachable)
         for number, route in _mapping(self._document.data, "numbers").items():
             place: Location = ("numbers", number)
             if isinstance(route, dict):
@@ -64,18 +65,14 @@ class _Names:
                 yield from self._destination(
                     self._document, (*place, "destination"), route.get("destination"), self._destinations
                 )
-                choice = [*self._destinations, VOICEMAIL]
+                choice = [*self._reachable, VOICEMAIL]
                 yield from self._destination(self._document, (*place, "fallback"), route.get("fallback"), choice)
         yield from self._emergency_names()
         yield from self._rules()
+        yield from self._ring_groups()
         for name, entry in self._destinations.items():
             yield from self._trunk(("destinations", name, "trunk"), _get(entry, "trunk"))
-            if name == VOICEMAIL:
-                message = f"{VOICEMAIL!r} is the built-in fallback; expected another name"
-                yield self._document.problem(("destinations", name), message)
-            elif name not in self._used and self._all_readable():
-                message = "no agent may use this destination; expected it in an agent's destinations, or as a fallback"
-                yield self._document.problem(("destinations", name), message)
+            yield from self._place("destinations", name)
         for prefix, trunks in _mapping(self._document.data, "routes").items():
             for index, trunk in enumerate(trunks if isinstance(trunks, list) else []):
                 yield from self._trunk(("routes", prefix, index), trunk)
@@ -88,6 +85,37 @@ class _Names:
             if isinstance(carrier, str) and _get(self._trunks.get(carrier), "kind") == "pbx":
                 message = f"trunk {carrier!r} is a pbx, whose emergency calls would come back to it; expected a carrier"
                 yield self._document.problem(where, message)
+
+    @property
+    def _reachable(self) -> list[str]:
+        """Names that an agent may be given."""
+        return [*self._destinations, *self._groups]
+
+    def _ring_groups(self) -> Iterator[Problem]:
+        for name, group in self._groups.items():
+            place: Location = ("ring_groups", name)
+            members = _sequence(group, "members")
+            for index, member in enumerate(members):
+                where: Location = (*place, "members", index)
+                yield from self._destination(self._document, where, member, self._destinations)
+                if member in members[:index]:
+                    yield self._document.problem(where, f"{member} is a member twice; expected each once")
+            if _get(group, "transfer") == "refer":
+                message = "is refer, but a peer cannot ring a group; expected bridge, replaces or warm"
+                yield self._document.problem((*place, "transfer"), message)
+            if name in self._destinations:
+                yield self._document.problem(place, "is the name of a destination as well; expected another name")
+            yield from self._place("ring_groups", name)
+
+    def _place(self, section: str, name: str) -> Iterator[Problem]:
+        """What an agent may be given has a name of its own, and some agent that may use it."""
+        if name == VOICEMAIL:
+            message = f"{VOICEMAIL!r} is the built-in fallback; expected another name"
+            yield self._document.problem((section, name), message)
+        elif name not in self._used and self._all_readable():
+            kind = section.removesuffix("s").replace("_", " ")
+            message = f"no agent may use this {kind}; expected it in an agent's destinations, or as a fallback"
+            yield self._document.problem((section, name), message)
 
     def _emergency_names(self) -> Iterator[Problem]:
         emergency = _mapping(self._document.data, "emergency")

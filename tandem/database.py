@@ -112,6 +112,8 @@ class Transfer(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     destination: Mapped[str]
     method: Mapped[str]
+    answered_by: Mapped[str | None]
+    heard: Mapped[bool]
     outcome: Mapped[str | None]
     detail: Mapped[str]
     sip_status: Mapped[int | None]

@@ -14,9 +14,10 @@ from enum import StrEnum
 
 from tandem import callee, edge, weekly
 from tandem.callee import Callee
+from tandem.destinations import Destination, TransferMethod
 from tandem.dial_rules import Action, Kind, Opening, Rule
 from tandem.outcome import TransferOutcome
-from tandem.settings import Destination, Settings, TransferMethod, TrunkKind
+from tandem.settings import Settings, TrunkKind
 
 FREE_RING_SECONDS = 25
 """For a number without a destination that would say how long it may ring."""

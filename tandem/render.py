@@ -131,7 +131,7 @@ def kamailio(settings: Settings, out: Path, folder: Path) -> None:
         "sets": sets,
         "routes": edge.outside_routes(settings),
         "numbers": settings.numbers,
-        "destinations": settings.destinations,
+        "destinations": {name: settings.place(name) for name in (*settings.destinations, *settings.ring_groups)},
         "emergency_digits": callee.emergency_digits(settings),
         "refer_headers": "|".join([*refer.HEADERS, *settings.policy.refer_headers]),
         "hosts": refer.hosts(settings),

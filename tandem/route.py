@@ -292,7 +292,8 @@ def _number(settings: Settings, decision: Decision, digits: str, home: HomeCount
         "the next after 408, 5xx or silence"
     )
     if route.fallback and route.fallback != VOICEMAIL:
-        destination = settings.destinations[route.fallback]
+        destination = settings.place(route.fallback)
+        assert destination is not None
         decision = replace(decision, fallback=route.fallback)
         return decision.step(
             f"without a worker: {destination.dial} over trunk {destination.trunk!r} ({route.fallback})"

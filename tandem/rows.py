@@ -112,6 +112,11 @@ class TransferRecord(_Row):
     id: Key
     destination: Text
     method: Text
+    """As it was carried out: a refused REFER is on record as the bridge that followed."""
+    answered_by: Text | None = None
+    """The destination that answered: of a ring group one of its members."""
+    heard: bool = True
+    """Whether the caller had heard all that the agent said before."""
     outcome: TransferOutcome | None = None
     detail: Text = ""
     sip_status: Integer | None = None

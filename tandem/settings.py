@@ -25,13 +25,13 @@ from pydantic_core import ErrorDetails
 from sqlalchemy import make_url
 
 from tandem import crosscheck, presets
+from tandem.destinations import Destination, RingGroup, TransferMethod
 from tandem.dial_rules import Policy
 from tandem.fields import (
     E164,
     Address,
     ApiToken,
     DatabaseUrl,
-    Dialled,
     Extension,
     Host,
     LoopbackPort,
@@ -152,11 +152,6 @@ class TrunkKind(StrEnum):
     PBX = "pbx"
 
 
-class TransferMethod(StrEnum):
-    BRIDGE = "bridge"
-    REFER = "refer"
-
-
 class Media(StrEnum):
     """What becomes of the RTP of a trunk's calls."""
 
@@ -255,18 +250,6 @@ class Route(Model):
         if self.agent is None and self.fallback is not None:
             raise ValueError("fallback belongs to a number with an agent")
         return self
-
-
-class Destination(Model):
-    """A place that agents may transfer to, by name. The model says the name; this says what is dialled."""
-
-    description: Text
-    """Told to the model, in words."""
-    dial: Dialled
-    trunk: Name
-    ring_seconds: Annotated[int, Field(ge=5, le=120)] = 25
-    transfer: TransferMethod | None = None
-    """Default: the caller's trunk's way."""
 
 
 class Emergency(Model):
@@ -459,6 +442,8 @@ class Settings(Model):
     """The PBX's calls to the outside world: trunks in order of preference (least cost first) by the longest E.164 prefix, "+"
     being every number. Default: all carriers with gateways, in the order of the file."""
     destinations: dict[Name, Destination] = {}
+    ring_groups: dict[Name, RingGroup] = {}
+    """Names of several destinations that are rung as one; used wherever a destination's name is, but not by the edge alone."""
     policy: Policy = Policy()
     emergency: Emergency = Emergency()
     workers: Annotated[dict[Name, Worker], Field(min_length=1, max_length=100)]
@@ -471,6 +456,16 @@ class Settings(Model):
     records: Records = Records()
     agents: dict[Name, Agent] = {}
     """From ``agents/*.yaml`` beside the file; not a key of it."""
+
+    @property
+    def places(self) -> dict[str, Destination | RingGroup]:
+        """All that agents may be given to transfer to, by name."""
+        return {**self.destinations, **self.ring_groups}
+
+    def place(self, name: str | None) -> Destination | None:
+        """What is dialled where only one can be: of a ring group its first member. None where there is no such name."""
+        group = self.ring_groups.get(name or "")
+        return self.destinations.get(group.members[0] if group else name or "")
 
 
 _M = TypeVar("_M", bound=Model)

@@ -189,5 +189,7 @@ def of_sip(status: int, reason_header: str | None = None) -> Cause:
 
 def reason_header(cause: Cause) -> str:
     """The Reason header that FreeSWITCH puts on BYE, CANCEL and final responses."""
+    if cause is Cause.LOSE_RACE:
+        return 'SIP;cause=200;text="Call completed elsewhere"'
     protocol = "Q.850" if 0 < cause < 128 else "SIP"
     return f'{protocol};cause={cause.value};text="{cause.name}"'

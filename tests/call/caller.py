@@ -8,7 +8,7 @@ from typing import Any
 from sipmessage import Request, Response
 
 from lab import hearing
-from lab.phone import Call
+from lab.phone import Call, Phone
 from lab.voice import speak
 from lab.world import World
 from tandem.records import CallStory, TurnRecord
@@ -80,9 +80,10 @@ class Caller:
         self._said = ""
 
     @classmethod
-    async def rings(cls, world: World, number: str = BRIEF, **options: Any) -> "Caller":
+    async def rings(cls, world: World, number: str = BRIEF, phone: Phone | None = None, **options: Any) -> "Caller":
+        """From the carrier, or from another ``phone``."""
         options.setdefault("from_number", CALLER)
-        return cls(world, await world.carrier.invite(number, proxy=world.site.edge, **options))
+        return cls(world, await (phone or world.carrier).invite(number, proxy=world.site.edge, **options))
 
     @classmethod
     async def talks_to_agent(cls, world: World, number: str = BRIEF, **options: Any) -> "Caller":

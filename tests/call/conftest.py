@@ -27,6 +27,14 @@ def _scenario_site(data: dict[str, Any]) -> None:
     data["destinations"]["partner"] = {
         "description": "our partner", "dial": "+12025550160", "trunk": "carrier", "transfer": "refer",
     }  # fmt: skip
+    data["destinations"]["colleague"] = {
+        "description": "a colleague", "dial": "2001", "trunk": "pbx", "transfer": "replaces",
+    }  # fmt: skip
+    data["ring_groups"] = {
+        "support": {"description": "support", "members": ["busy", "nobody", "sales"]},
+        "branch": {"description": "branch office", "members": ["declines", "nobody", "sales"], "ring": "in_order"},
+        "nightshift": {"description": "at night", "members": ["busy", "declines"], "ring": "in_order"},
+    }
     softphone.allow(data)
     data["numbers"][CLERK] = {"agent": "clerk"}
     data["media_fork"] = {"tool_failures": 1, "tool_rest_seconds": 1}
@@ -38,7 +46,18 @@ BRIEF_AGENT = {
     "instructions": "You are brief.",
     "voice": "cedar",
     "greeting": BRIEF_GREETING,
-    "destinations": ["sales", "busy", "nobody", "declines", "premium", "partner"],
+    "destinations": [
+        "sales",
+        "busy",
+        "nobody",
+        "declines",
+        "premium",
+        "partner",
+        "colleague",
+        "support",
+        "branch",
+        "nightshift",
+    ],
     "tools": [],
 }
 

@@ -166,12 +166,18 @@ async def test_a_refused_refer_is_bridged_instead(world: World) -> None:
     assert story.call.outcome is Outcome.TRANSFERRED
 
 
-async def test_a_refer_that_fails_late_is_on_record_as_failed(world: World) -> None:
+async def test_a_refer_that_fails_late_leaves_the_caller_with_the_agent_who_says_why(world: World) -> None:
     caller = await Caller.talks_to_agent(world)
     caller.call.handlers["REFER"] = reports(100, 486)
     await caller.says("Please put me through to the partner.")
-    await caller.call.wait_ended(PATIENCE_S)
+    await caller.agent_says("busy")
+    # Still with the agent, and the next transfer works.
+    pbx = pbx_of(world)
+    await caller.says("Please put me through to sales.")
+    await until(lambda: "2001" in pbx.calls, "the sales phone to be rung")
+    await caller.hears(extension_says("2001"))
+    await caller.call.hangup()
     story = await caller.story()
-    assert [transfer.outcome for transfer in story.transfers] == [TransferOutcome.BUSY]
-    assert story.call.outcome is Outcome.FAILED
+    assert [transfer.outcome for transfer in story.transfers] == [TransferOutcome.BUSY, TransferOutcome.ANSWERED]
+    assert story.call.outcome is Outcome.TRANSFERRED
     await world.idle(PATIENCE_S)

@@ -50,12 +50,18 @@ def site(address: str, folder: Path, **changes: Any) -> Settings:
     }  # fmt: skip
     data["destinations"]["premium"] = {"description": "premium", "dial": "+19005550199", "trunk": "carrier"}
     data["destinations"]["sales"]["ring_seconds"] = 5
+    data["destinations"]["annex"] = {"description": "annex", "dial": "2002", "trunk": "pbx", "ring_seconds": 5}
+    data["destinations"]["deskmate"] = {"description": "d", "dial": "2003", "trunk": "pbx", "transfer": "replaces"}
+    data["ring_groups"] = {
+        "team": {"description": "all", "members": ["sales", "annex"]},
+        "rota": {"description": "one by one", "members": ["sales", "premium", "annex"], "ring": "in_order"},
+    }
     for section, values in changes.items():
         data.setdefault(section, {}).update(values)
     config = folder / "tandem.yaml"
     config.write_text(yaml.safe_dump(data))
     agent = yaml.safe_load((ROOT / "lab/config/agents/reception.yaml").read_text())
-    agent["destinations"] = ["sales", "partner", "premium"]
+    agent["destinations"] = ["sales", "partner", "premium", "deskmate", "team", "rota"]
     (folder / "agents").mkdir(exist_ok=True)
     (folder / "agents/reception.yaml").write_text(yaml.safe_dump(agent))
     return tandem_settings.load(config, {})

@@ -235,6 +235,8 @@ class FakeSwitch:
         self.plays.set()
         self.records = True
         """Whether recordings can be written."""
+        self.variables: dict[str, str] = {}
+        """Of the legs dialled."""
         self.survivors: list[tuple[str, str]] = []
         """(channel, call) of calls from before."""
         self.jobs: dict[str, str] = {}
@@ -330,7 +332,9 @@ class FakeSwitch:
                 survivors = dict(self.survivors)
                 if rest[0] in survivors:
                     return survivors[rest[0]]
-                if not isinstance(channel, FakeCall):
+                if isinstance(channel, FakeLeg):
+                    return self.variables.get(rest[1]) or "_undef_"
+                if channel is None:
                     return "-ERR No such channel!"
                 arrived = channel.headers.get(f"variable_{rest[1]}")
                 return channel.variables.get(rest[1]) or arrived or "_undef_"

@@ -279,7 +279,7 @@ def test_an_exception_in_one_call_is_that_calls_alone(world: World, monkeypatch:
     def explode(*_: object) -> None:
         raise ZeroDivisionError("as a test")
 
-    monkeypatch.setattr("esl_app.transfer.dial_policy.decide", explode)
+    monkeypatch.setattr("esl_app.transfer.hunting.decide", explode)
     errors = metric("tandem_esl_errors_total", where="call")
     world.transfer(broken, "sales")
     record = world.rows.call(broken)

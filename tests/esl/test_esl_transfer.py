@@ -169,7 +169,7 @@ class TestRinging:
     def test_ringing_is_bounded_and_the_leg_cancelled(
         self, world: World, rings: bool, outcome: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("esl_app.consultation.SILENCE_S", 0.1)
+        monkeypatch.setattr("esl_app.hunt.SILENCE_S", 0.1)
         world.switch.on_dial = lambda leg: leg.ring() if rings else None
         call = world.talking()
         shortened = world.settings.destinations["sales"].model_copy(update={"ring_seconds": 1})

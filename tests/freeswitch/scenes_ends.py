@@ -50,7 +50,9 @@ async def ringing(rig: Rig, story: Story) -> None:
 async def kills(rig: Rig, story: Story) -> None:
     """uuid_kill of answered calls: the cause goes into the BYE's Reason."""
     listener = await rig.listener()
-    for number, cause in enumerate(("NORMAL_CLEARING", "USER_BUSY", "MEDIA_TIMEOUT", "ALLOTTED_TIMEOUT", "NONSENSE")):
+    for number, cause in enumerate(
+        ("NORMAL_CLEARING", "USER_BUSY", "MEDIA_TIMEOUT", "ALLOTTED_TIMEOUT", "NONSENSE", "LOSE_RACE")
+    ):
         call, esl = await rig.answered()
         story.tell("replies", await esl.api(f"uuid_kill {esl.uuid} {cause}"))
         await over(rig, story, listener, {f"a{number} {cause}": (esl.uuid, call)})

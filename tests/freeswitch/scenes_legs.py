@@ -92,6 +92,11 @@ async def originate_unanswered(rig: Rig, story: Story) -> None:
     identity, reply = await originate(rig, listener, originate_timeout="2")
     story.tell("given up", reply in ("-ERR NO_ANSWER\n", "-ERR PROGRESS_TIMEOUT\n"))
     story.tell("given up", (await called[1].wait_ended(PATIENCE_S)).cause)
+    identity = str(uuid.uuid4())
+    await listener.send(f"bgapi originate {rig.dial_string(origination_uuid=identity)} &park()")
+    await listener.event("CHANNEL_PROGRESS", Unique_ID=identity)
+    await listener.api(f"uuid_kill {identity} LOSE_RACE")
+    story.tell("another was quicker", (await called[2].wait_ended(PATIENCE_S)).reason_header)
 
 
 ENDS = ("caller", "callee", "callee, hangup_after_bridge", "killed caller", "killed callee", "park_after_bridge")

@@ -14,9 +14,10 @@ from media_fork.events import LiveEvents
 from media_fork.g711 import ulaw_to_l16
 from media_fork.metrics import Counts, Metrics
 from media_fork.toolservers import ToolServers
+from tandem.destinations import Destination
 from tandem.rows import Row, TimingRecord, TurnRecord
 from tandem.seam import NOTICE, Codec
-from tandem.settings import Agent, Destination, MediaFork
+from tandem.settings import Agent, MediaFork
 from tests.media.scripted_model import function_call, judge_client_event
 from tests.media.simulated import SimulatedClock, SwitchOutput
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from media_fork.tools import TRANSFER, definitions
-from tandem.settings import Agent, Destination
+from tandem.destinations import Destination
+from tandem.settings import Agent
 
 SALES = Destination(description="the sales team", dial="2001", trunk="pbx")
 

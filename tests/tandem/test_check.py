@@ -96,7 +96,7 @@ def test_a_database_is_told_with_its_schema(database_url, tmp_path):
     engine = database.connect(database_url)
     database.upgrade(engine)
     engine.dispose()
-    assert probes.records_database(records).endswith(": schema 0001")
+    assert probes.records_database(records).endswith(f": schema {database.newest_revision()}")
 
 
 def test_a_database_that_is_away_is_told_without_its_password():

@@ -337,7 +337,7 @@ def test_a_schema_newer_than_this_version_keeps_rows_in_the_spool(database_url, 
     wait_for(lambda: "9999" in caplog.text, "the version is named")
     assert not recorder.close(2)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        connection.execute(text(f"UPDATE alembic_version SET version_num = '{database.newest_revision()}'"))
     engine.dispose()
     recorder = new_recorder(records_settings)
     assert recorder.close(PATIENCE_S)

@@ -62,7 +62,7 @@ WRONG = {
         "edgee",
         (
             "edgee: is not a known key; expected one of: destinations, edge, emergency, esl_app, freeswitch, media_fork, "
-            "model, numbers, policy, records, routes, rtpengine, tenants, trunks, workers"
+            "model, numbers, policy, records, ring_groups, routes, rtpengine, tenants, trunks, workers"
         ),
     ),
     "unknown key": (
@@ -118,6 +118,21 @@ WRONG = {
         {"destinations/support": {"description": "x", "dial": "2002", "trunk": "pbx"}},
         "support:",
         "destinations.support: no agent may use this destination; expected it in an agent's destinations, or as a fallback",
+    ),
+    "ring group that no agent may use": (
+        {"ring_groups": {"team": {"description": "x", "members": ["sales"]}}},
+        "team:",
+        "ring_groups.team: no agent may use this ring group; expected it in an agent's destinations, or as a fallback",
+    ),
+    "ring group of nobody known": (
+        {"ring_groups": {"team": {"description": "x", "members": ["sales", "support"]}}},
+        "- support",
+        "ring_groups.team.members[1]: no destination named 'support'; expected one of: sales",
+    ),
+    "ring group by REFER": (
+        {"ring_groups": {"team": {"description": "x", "members": ["sales"], "transfer": "refer"}}},
+        "transfer:",
+        "ring_groups.team.transfer: is refer, but a peer cannot ring a group; expected bridge, replaces or warm",
     ),
     "emergency number as a destination": (
         {"destinations/sales/dial": "911"},
@@ -396,6 +411,23 @@ WRONG = {
 def test_what_is_wrong_is_told_with_its_line_and_what_was_expected(tmp_path, changes, on_line, expected):
     path = write_site(tmp_path, changes)
     assert f"tandem.yaml:{line_of(path, on_line)}: {expected}" in problems(path)
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ({"team": ["sales", "sales"]}, "ring_groups.team.members[1]: sales is a member twice; expected each once"),
+        ({"sales": ["sales"]}, "ring_groups.sales: is the name of a destination as well; expected another name"),
+        (
+            {"voicemail": ["sales"]},
+            "ring_groups.voicemail: 'voicemail' is the built-in fallback; expected another name",
+        ),
+    ],
+)
+def test_a_ring_group_has_a_name_of_its_own_and_each_member_once(tmp_path, groups, expected):
+    ring_groups = {name: {"description": "x", "members": members} for name, members in groups.items()}
+    path = write_site(tmp_path, {"ring_groups": ring_groups}, {"destinations": ["sales", *groups]})
+    assert [problem.partition(": ")[2] for problem in problems(path)] == [expected]
 
 
 WRONG_AGENT = {
