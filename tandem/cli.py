@@ -8,71 +8,37 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from tandem.settings import Settings
+from tandem.command import (
+    CONFIG,
+    ConfigOption,
+    DatabaseOption,
+    fail,
+    group,
+    load,
+    readable_records,
+    records_url,
+    seconds,
+)
+from tandem.recording_cli import app as recording_app
 
-
-def _group(help: str) -> typer.Typer:
-    return typer.Typer(
-        help=help, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None
-    )
-
-
-app = _group("A speech-to-speech AI agent on your own SIP trunks.")
-call_app = _group("Look at one call, or place one.")
-db_app = _group("The records' database.")
+app = group("A speech-to-speech AI agent on your own SIP trunks.")
+call_app = group("Look at one call, or place one.")
+db_app = group("The records' database.")
 app.add_typer(call_app, name="call")
 app.add_typer(db_app, name="db")
+app.add_typer(recording_app, name="recording")
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", envvar="TANDEM_CONFIG", help="The configuration, tandem.yaml.", show_default=True)
-]
-DatabaseOption = Annotated[
-    str | None, typer.Option("--database", help="SQLAlchemy URL to read, instead of records.url of the configuration.")
-]
+
 AtOption = Annotated[
     str | None,
     typer.Option("--at", help="When, e.g. 2026-06-03T08:00-04:00; without an offset on this machine's clock."),
 ]
-CONFIG = Path("config/tandem.yaml")
 _SHOWN = 40
 """Lines of one file's differences."""
-
-
-def fail(message: str) -> NoReturn:
-    """One line on stderr, exit code 1."""
-    typer.echo(f"tandem: {message}", err=True)
-    raise typer.Exit(1)
-
-
-def _load(config: Path) -> "Settings":
-    """The settings; problems are printed one a line, exit code 1."""
-    from tandem.settings import ConfigurationError, load
-
-    try:
-        return load(config)
-    except ConfigurationError as error:
-        for problem in error.problems:
-            typer.echo(str(problem), err=True)
-        raise typer.Exit(1) from None
-
-
-def _records_url(config: Path, database: str | None) -> str:
-    return database if database is not None else _load(config).records.url
-
-
-@contextmanager
-def _readable_records() -> Iterator[None]:
-    from tandem.records import RecordsError
-
-    try:
-        yield
-    except RecordsError as error:
-        fail(str(error))
 
 
 @contextmanager
@@ -92,7 +58,7 @@ def check(
     config_only: Annotated[bool, typer.Option("--config-only", help="Do not look at what is reachable.")] = False,
 ) -> None:
     """Check the configuration, then what it names: model, database, edge, workers and their module."""
-    settings = _load(config)
+    settings = load(config)
     if config_only:
         typer.echo(f"{config}: ok")
         return
@@ -117,7 +83,7 @@ def render(
     from tandem.render import RenderError
     from tandem.render import render as write
 
-    settings = _load(config)
+    settings = load(config)
     try:
         write(settings, out, freeswitch_prefix)
     except (RenderError, OSError) as error:
@@ -145,7 +111,7 @@ def route_test(
 
     from tandem.route import decide
 
-    settings = _load(config)
+    settings = load(config)
     now = _moment(at)
     try:
         decision = decide(settings, from_, to, source, over=over, tenant=tenant, certificate=certificate, now=now)
@@ -216,7 +182,7 @@ def workers(
     from tandem.show import console
 
     with _running_edge():
-        found = workers.workers(Rpc(_load(config).edge.rpc))
+        found = workers.workers(Rpc(load(config).edge.rpc))
     if as_json:
         for worker in found:
             typer.echo(json.dumps(asdict(worker)))
@@ -234,7 +200,7 @@ def drain(
     from tandem import workers
     from tandem.rpc import Rpc
 
-    rpc = Rpc(_load(config).edge.rpc)
+    rpc = Rpc(load(config).edge.rpc)
     with _running_edge():
         worker = workers.drain(rpc, name)
         if workers.is_left_without(rpc):
@@ -257,7 +223,7 @@ def undrain(
     from tandem.rpc import Rpc
 
     with _running_edge():
-        worker = workers.undrain(Rpc(_load(config).edge.rpc), name)
+        worker = workers.undrain(Rpc(load(config).edge.rpc), name)
     typer.echo(f"{name}: {worker.state.value}, {worker.calls} calls")
 
 
@@ -271,7 +237,7 @@ def reload(
     from tandem.render import RenderError
     from tandem.rpc import Rpc
 
-    settings = _load(config)
+    settings = load(config)
     rpc = Rpc(settings.edge.rpc)
     try:
         with _running_edge():
@@ -310,8 +276,8 @@ def calls(
 
     if outcome is not None and outcome not in set(Outcome):
         fail(f"no outcome {outcome!r}; expected one of: {', '.join(Outcome)}")
-    started = time.time() - _seconds(since) if since is not None else None
-    with _readable_records(), Records(_records_url(config, database)) as records:
+    started = time.time() - seconds(since, "--since") if since is not None else None
+    with readable_records(), Records(records_url(config, database)) as records:
         found = records.calls(limit, started, outcome=Outcome(outcome) if outcome else None, worker=worker, live=live)
     if as_json:
         for call in found:
@@ -320,13 +286,6 @@ def calls(
     from tandem.show import calls_table, console
 
     console().print(calls_table(found))
-
-
-def _seconds(ago: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if ago[:-1].isdecimal() and ago[-1:] in units:
-        return int(ago[:-1]) * units[ago[-1]]
-    fail(f"--since {ago!r} cannot be used; expected a number and s, m, h or d, e.g. 12h")
 
 
 @call_app.command()
@@ -339,7 +298,7 @@ def show(
     """Everything about one call: turns, tool calls, transfers, timings."""
     from tandem.records import Records
 
-    with _readable_records(), Records(_records_url(config, database)) as records:
+    with readable_records(), Records(records_url(config, database)) as records:
         story = records.call(id)
     if story is None:
         fail(f"no call {id!r}; `tandem calls` lists them")
@@ -372,7 +331,7 @@ def place(
 
     probe = Probe(to=to, from_number=from_, trunk=trunk, source=source, say=say, wav=wav, listen_s=seconds, out=out)
     try:
-        report = place_call(_load(config), probe)
+        report = place_call(load(config), probe)
     except (CannotPlace, VoiceError) as error:
         fail(str(error))
     for line in report.lines():
@@ -388,7 +347,7 @@ def upgrade(config: ConfigOption = CONFIG, database: DatabaseOption = None) -> N
 
     from tandem import database as records_database
 
-    url = _records_url(config, database)
+    url = records_url(config, database)
     try:
         engine = records_database.connect(url)
         records_database.upgrade(engine)

@@ -22,8 +22,8 @@ MEDIA_PORTS = (30000, 39998)
 """UDP ports of RTP, first and last, unless a worker or an rtpengine says otherwise."""
 VOICEMAIL = "voicemail"
 """The fallback that is not a destination: a beep and a recording on the worker."""
-BUILT_IN_TOOLS = ("transfer", "hang_up")
-"""Tools that every agent has; no HTTP tool may take their names."""
+BUILT_IN_TOOLS = ("transfer", "hang_up", "recording")
+"""No HTTP tool may take their names."""
 
 
 def cross_checks(
@@ -38,6 +38,7 @@ def cross_checks(
     yield from _identities(document)
     yield from _workers(document, ports)
     yield from _media(document)
+    yield from _recordings(document, agents)
     for agent in agents.values():
         yield from _tools(agent)
 
@@ -338,6 +339,18 @@ def _rtp_ports(document: Document, pool: Sequence[tuple[str, dict[str, Any]]]) -
 def _range(ports: Any, default: tuple[int, int]) -> range:
     first, last = _get(ports, "first", default[0]), _get(ports, "last", default[1])
     return range(int(first), int(last) + 1) if _is_number(first) and _is_number(last) else range(0)
+
+
+def _recordings(document: Document, agents: Mapping[str, Document]) -> Iterator[Problem]:
+    """What is recorded is encrypted, so there must be a key."""
+    kept = _mapping(document.data, "recordings")
+    if kept.get("recipients") or kept.get("identity") is not None:
+        return
+    for agent in agents.values():
+        mode = _mapping(agent.data, "recording").get("mode", "off")
+        if mode != "off" and document.readable:
+            message = "there is no key to encrypt with; expected recordings.recipients in tandem.yaml (`tandem recording key`)"
+            yield agent.problem(("recording", "mode"), message)
 
 
 def _tools(agent: Document) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     ColumnElement,
     Connection,
@@ -134,6 +135,31 @@ class Timing(Base):
     response_ms: Mapped[int | None]
     cut_ms: Mapped[int | None]
     heard_ms: Mapped[int | None]
+
+
+class Recording(Base):
+    __tablename__ = "recordings"
+    __table_args__ = (Index("recordings_started_at", "started_at"),)
+
+    call: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    tenant: Mapped[str]
+    agent: Mapped[str]
+    state: Mapped[str]
+    cause: Mapped[str]
+    consent: Mapped[str]
+    consent_at: Mapped[float | None]
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    pauses: Mapped[str]
+    duration_ms: Mapped[int | None]
+    format: Mapped[str]
+    file: Mapped[str]
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    keep_until: Mapped[float]
+    purged_at: Mapped[float | None]
 
 
 TABLES: Mapping[str, Table] = Base.metadata.tables

@@ -56,6 +56,41 @@ class TransferOutcome(StrEnum):
     FAILED = "failed"
 
 
+class ActionOutcome(StrEnum):
+    """What came of something else that the agent asked the switch for."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    """Not allowed, or not possible now."""
+    FAILED = "failed"
+
+
+class RecordingState(StrEnum):
+    """What has become of a recording."""
+
+    RECORDING = "recording"
+    WAITING = "waiting"
+    """It ended, and is yet to be encrypted."""
+    STORED = "stored"
+    NOT_MADE = "not_made"
+    """Nothing was recorded: no consent, or FreeSWITCH could not; ``cause`` tells which."""
+    LOST = "lost"
+    """Nothing can be read of what was recorded."""
+    PURGED = "purged"
+
+
+class Consent(StrEnum):
+    """What a recording rests on."""
+
+    NOT_NEEDED = "not_needed"
+    """By the configuration."""
+    NOT_ASKED = "not_asked"
+    ANNOUNCED = "announced"
+    """The caller heard the announcement to its end and stayed."""
+    GIVEN = "given"
+    REFUSED = "refused"
+
+
 SIP_STATUS: dict[RefusalCause, tuple[int, str]] = {
     RefusalCause.MODEL_UNAVAILABLE: (503, "NORMAL_TEMPORARY_FAILURE"),
     RefusalCause.MEDIA_UNAVAILABLE: (503, "NORMAL_TEMPORARY_FAILURE"),

@@ -16,6 +16,7 @@ from tandem.recorder import Recorder
 from tandem.rows import (
     CallRecord,
     LostCalls,
+    RecordingRecord,
     Row,
     TimingRecord,
     ToolCallRecord,
@@ -28,6 +29,7 @@ __all__ = [
     "CallStory",
     "LostCalls",
     "Recorder",
+    "RecordingRecord",
     "Records",
     "RecordsError",
     "Row",
@@ -37,7 +39,7 @@ __all__ = [
     "TurnRecord",
 ]
 
-_R = TypeVar("_R", CallRecord, TurnRecord, ToolCallRecord, TransferRecord, TimingRecord)
+_R = TypeVar("_R", CallRecord, TurnRecord, ToolCallRecord, TransferRecord, TimingRecord, RecordingRecord)
 
 
 class RecordsError(Exception):
@@ -54,6 +56,7 @@ class CallStory(BaseModel):
     tool_calls: Sequence[ToolCallRecord]
     transfers: Sequence[TransferRecord]
     timings: Sequence[TimingRecord]
+    recordings: Sequence[RecordingRecord] = ()
 
 
 class Records:
@@ -121,7 +124,27 @@ class Records:
                 tool_calls=_of_call(connection, id, ToolCallRecord, "started_at", "id"),
                 transfers=_of_call(connection, id, TransferRecord, "started_at", "id"),
                 timings=_of_call(connection, id, TimingRecord, "speech_ended_at", "item", "kind"),
+                recordings=_of_call(connection, id, RecordingRecord, "started_at", "id"),
             )
+
+    def recordings(
+        self,
+        limit: int = 50,
+        since: float | None = None,
+        before: float | None = None,
+        call: str | None = None,
+    ) -> list[RecordingRecord]:
+        """The newest recordings first, at most ``limit``; ``since`` and ``before`` bound started_at (Unix seconds)."""
+        table = database.TABLES["recordings"]
+        query = select(table).order_by(table.c.started_at.desc(), table.c.call, table.c.id).limit(limit)
+        if since is not None:
+            query = query.where(table.c.started_at >= since)
+        if before is not None:
+            query = query.where(table.c.started_at < before)
+        if call is not None:
+            query = query.where(table.c.call == call)
+        with self._reading() as connection:
+            return _rows(connection, query, RecordingRecord)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

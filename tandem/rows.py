@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from tandem.outcome import Outcome, TransferOutcome
+from tandem.outcome import Consent, Outcome, RecordingState, TransferOutcome
+from tandem.recording import RecordingFormat
 
 MAX_TEXT = 65536
 MAX_KEY = 256
@@ -143,6 +144,37 @@ class TimingRecord(_Row):
     heard_ms: Integer | None = None
 
 
+class RecordingRecord(_Row):
+    """One recording of a call, by its number in the call; written by the archive (tandem.archive)."""
+
+    table: ClassVar[str] = "recordings"
+
+    call: Key
+    id: Key
+    worker: Text
+    tenant: Text
+    agent: Text
+    state: RecordingState
+    cause: Text = ""
+    """Why it was not made, was lost or was purged; else empty."""
+    consent: Consent
+    consent_at: Time | None = None
+    started_at: Time
+    ended_at: Time | None = None
+    pauses: Text = "[]"
+    """JSON: what was left out, as [from, to] in ms of the recording; silence is in its place. ``to`` may be null."""
+    duration_ms: Integer | None = None
+    format: RecordingFormat
+    file: Text = ""
+    """Where it is kept, under ``recordings.folder``."""
+    bytes: Annotated[int, Field(ge=0)] | None = None
+    """Of the file."""
+    sha256: Text = ""
+    """Of the file, hex."""
+    keep_until: Time
+    purged_at: Time | None = None
+
+
 class LostCalls(_Row):
     """Ends as ``controller_lost`` every live call of ``worker`` started by ``now`` and not in ``except_ids``.
 
@@ -157,7 +189,8 @@ class LostCalls(_Row):
     now: Time
 
 
-Row = CallRecord | TurnRecord | ToolCallRecord | TransferRecord | TimingRecord | LostCalls
+Row = CallRecord | TurnRecord | ToolCallRecord | TransferRecord | TimingRecord | RecordingRecord | LostCalls
 ROWS: dict[str, type[Row]] = {
-    row.table: row for row in (CallRecord, TurnRecord, ToolCallRecord, TransferRecord, TimingRecord, LostCalls)
+    row.table: row
+    for row in (CallRecord, TurnRecord, ToolCallRecord, TransferRecord, TimingRecord, RecordingRecord, LostCalls)
 }

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from tandem.outcome import TransferOutcome
+from tandem.outcome import ActionOutcome, TransferOutcome
 
 MAX_TEXT = 2048
 MAX_ID = 128
@@ -104,7 +104,27 @@ class ModelLost(Seam):
     cause: str = Field(max_length=MAX_TEXT)
 
 
-Command = Annotated[Transfer | HangUp | ModelLost, Field(discriminator="command")]
+class RecordingAction(StrEnum):
+    START = "start"
+    STOP = "stop"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CONSENT_GIVEN = "consent_given"
+    """The caller agrees to being recorded."""
+    CONSENT_REFUSED = "consent_refused"
+
+
+class Record(Seam):
+    """The agent wants the recording begun, ended, paused, or tells what the caller said to it. Answered by Acted."""
+
+    command: Literal["record"] = "record"
+    id: str = Field(min_length=1, max_length=MAX_ID)
+    action: RecordingAction
+
+
+Action = Record
+"""A command that esl_app carries out at once, and answers with Acted."""
+Command = Annotated[Transfer | HangUp | ModelLost | Action, Field(discriminator="command")]
 
 
 class ForkMessage(Seam):
@@ -130,6 +150,16 @@ class TransferState(Seam):
     """In words for the agent: ``the line is busy``; SIP status where there was one."""
 
 
+class Acted(Seam):
+    """What came of an action, once for each."""
+
+    notice: Literal["acted"] = "acted"
+    id: str = Field(max_length=MAX_ID)
+    outcome: ActionOutcome
+    detail: str = Field(default="", max_length=MAX_TEXT)
+    """In words for the agent."""
+
+
 class Ended(Seam):
     """The call leaves the agent; sent as the final text of ``uuid_audio_fork stop``."""
 
@@ -137,10 +167,10 @@ class Ended(Seam):
     why: str = Field(max_length=MAX_ID)
 
 
-Notice = Annotated[Dtmf | TransferState | Ended, Field(discriminator="notice")]
+Notice = Dtmf | TransferState | Acted | Ended
 
 FORK_MESSAGE: TypeAdapter[ForkMessage] = TypeAdapter(ForkMessage)
-NOTICE: TypeAdapter[Dtmf | TransferState | Ended] = TypeAdapter(Notice)
+NOTICE: TypeAdapter[Notice] = TypeAdapter(Annotated[Notice, Field(discriminator="notice")])
 
 
 class LiveEventKind(StrEnum):

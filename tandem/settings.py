@@ -49,6 +49,7 @@ from tandem.fields import (
 )
 from tandem.realtime import RealtimeModel
 from tandem.recipients import Notify, Section
+from tandem.recording import Recording, Recordings
 from tandem.shipped import shipped
 from tandem.yamlfile import Document, Location, Problem
 from tandem.yamlfile import load as load_yaml
@@ -428,6 +429,7 @@ class Agent(Model):
     noise_reduction: Literal["near_field", "far_field"] | None = None
     transcription: str | None = "gpt-transcribe"
     """Model that writes down what the caller says; null: no transcript of the caller."""
+    recording: Recording = Recording()
 
 
 class Settings(Model):
@@ -454,6 +456,7 @@ class Settings(Model):
     media_fork: MediaFork = MediaFork()
     model: RealtimeModel = RealtimeModel()
     records: Records = Records()
+    recordings: Recordings = Recordings()
     agents: dict[Name, Agent] = {}
     """From ``agents/*.yaml`` beside the file; not a key of it."""
 
@@ -484,7 +487,7 @@ _PORTS: dict[Location, int] = {
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read ``path`` and the ``agents/*.yaml`` beside it.
 
-    Relative paths in ``records``, ``edge.run_directory``, ``emergency.notify``, ``freeswitch`` and secret files count from
+    Relative paths in ``records``, ``recordings``, ``edge.run_directory``, ``emergency.notify``, ``freeswitch`` and secret files count from
     the file's folder.
     Raises ConfigurationError with every problem of every file; of a file that is no YAML, only that.
     """
@@ -525,6 +528,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
                     "prompts": (folder / freeswitch.prompts).resolve(),
                     "voicemail": (folder / freeswitch.voicemail).resolve(),
                 }
+            ),
+            "recordings": settings.recordings.model_copy(
+                update={"folder": (folder / settings.recordings.folder).resolve()}
             ),
             "emergency": settings.emergency.model_copy(
                 update={"notify": notify.model_copy(update={"journal": (folder / notify.journal).resolve()})}

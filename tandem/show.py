@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tandem.outcome import Outcome
-from tandem.records import CallRecord, CallStory, TransferRecord, TurnRecord
+from tandem.records import CallRecord, CallStory, RecordingRecord, TransferRecord, TurnRecord
 
 WIDTH = 160
 """Columns where the output is no terminal but a file or a pipe."""
@@ -53,6 +53,8 @@ def story_parts(story: CallStory, width: int) -> Iterator[RenderableType]:
         yield _transfers(story)
     if story.timings:
         yield _timings(story)
+    if story.recordings:
+        yield recordings_table(story.recordings, title="Recordings")
 
 
 def _head(call: CallRecord) -> Table:
@@ -148,6 +150,27 @@ def _transfers(story: CallStory) -> Table:
             str(row.sip_status or ""),
             _ms(row.started_at, row.ended_at),
             row.detail,
+        )
+    return table
+
+
+def recordings_table(recordings: Sequence[RecordingRecord], title: str | None = None) -> Table:
+    columns = ("call", "no.", "began", "lasted", "consent", "state", "kept until", "file", "cause")
+    table = _table(*columns, title=title)
+    for column in table.columns[2], table.columns[6]:
+        column.no_wrap = True
+    for row in recordings:
+        _add(
+            table,
+            row.call,
+            row.id,
+            _clock(row.started_at),
+            "" if row.duration_ms is None else f"{row.duration_ms / 1000:.1f} s",
+            row.consent.value,
+            row.state.value,
+            _clock(row.keep_until),
+            row.file,
+            row.cause,
         )
     return table
 

@@ -13,7 +13,19 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Engine
 
 from tandem import database
-from tandem.rows import ROWS, CallRecord, LostCalls, Row, TimingRecord, ToolCallRecord, TransferRecord, TurnRecord
+from tandem.outcome import Consent, RecordingState
+from tandem.recording import RecordingFormat
+from tandem.rows import (
+    ROWS,
+    CallRecord,
+    LostCalls,
+    RecordingRecord,
+    Row,
+    TimingRecord,
+    ToolCallRecord,
+    TransferRecord,
+    TurnRecord,
+)
 
 BATCH_ROWS = 500
 RETRY_S = (0.1, 5.0)
@@ -44,6 +56,18 @@ _HARMLESS: tuple[Row, ...] = (
     ToolCallRecord(call="tandem-probe", id="1", name="", arguments="", result="", started_at=0, status=""),
     TransferRecord(call="tandem-probe", id="1", destination="", method="", started_at=0),
     TimingRecord(call="tandem-probe", item="1", kind="turn"),
+    RecordingRecord(
+        call="tandem-probe",
+        id="1",
+        worker="",
+        tenant="",
+        agent="",
+        state=RecordingState.NOT_MADE,
+        consent=Consent.NOT_ASKED,
+        started_at=0,
+        format=RecordingFormat.WAV,
+        keep_until=0,
+    ),
 )
 """Written and rolled back, to tell a database that is away from a row that is at fault."""
 

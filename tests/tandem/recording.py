@@ -4,7 +4,7 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from tandem.records import CallRecord, TimingRecord, ToolCallRecord, TransferRecord, TurnRecord
+from tandem.records import CallRecord, RecordingRecord, TimingRecord, ToolCallRecord, TransferRecord, TurnRecord
 
 
 def call_row(id: str = "call-1", **changes: Any) -> CallRecord:
@@ -50,6 +50,16 @@ def timing_row(call: str = "call-1", item: str = "item-1") -> TimingRecord:
         call=call, item=item, kind="turn", speech_ended_at=1_700_000_001, committed_at=1_700_000_001.2,
         first_model_audio_at=1_700_000_001.4, first_audio_out_at=1_700_000_001.42, response_ms=420,
     )  # fmt: skip
+
+
+def recording_row(call: str = "call-1", id: str = "1", **changes: Any) -> RecordingRecord:
+    values: dict[str, Any] = {
+        "call": call, "id": id, "worker": "worker-1", "tenant": "default", "agent": "reception", "state": "stored",
+        "consent": "announced", "consent_at": 1_700_000_001, "started_at": 1_700_000_002, "ended_at": 1_700_000_012,
+        "pauses": "[[2000,4000]]", "duration_ms": 10_000, "format": "wav", "bytes": 5_000_000_000, "sha256": "ab" * 32,
+        "file": f"worker-1/kept/2023-11-14/{call}.{id}.wav.age", "keep_until": 1_700_864_002,
+    }  # fmt: skip
+    return RecordingRecord(**(values | changes))
 
 
 def counted(name: str, **labels: str) -> float:

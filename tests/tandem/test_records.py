@@ -13,7 +13,7 @@ from tandem.outcome import Outcome
 from tandem.records import CallRecord, CallStory, LostCalls, Recorder, Records, RecordsError, TurnRecord
 from tandem.rows import MAX_TEXT
 from tests.tandem.conftest import PostgresServer
-from tests.tandem.recording import call_row, timing_row, tool_call_row, transfer_row, turn_row
+from tests.tandem.recording import call_row, recording_row, timing_row, tool_call_row, transfer_row, turn_row
 
 
 @pytest.fixture
@@ -41,13 +41,15 @@ def test_a_story_has_every_part_as_it_was_put(recorder, records):
         transferred_to="sales",
     )  # fmt: skip
     turns = [turn_row("item-2", started_at=20.5, heard_ms=450, interrupted=True), turn_row("item-1", started_at=10)]
-    for row in (call, *turns, tool_call_row(), transfer_row(), timing_row(), call_row("call-2", started_at=5)):
+    rows = (tool_call_row(), transfer_row(), timing_row(), recording_row())
+    for row in (call, *turns, *rows, call_row("call-2", started_at=5)):
         recorder.put(row)
     assert recorder.flush(30)
     found = story(records)
     assert found.call == call
     assert found.turns == [turns[1], turns[0]]
     assert (found.tool_calls, found.transfers, found.timings) == ([tool_call_row()], [transfer_row()], [timing_row()])
+    assert found.recordings == records.recordings(call="call-1") == [recording_row()]
 
 
 def test_parts_may_come_before_the_call(recorder, records):

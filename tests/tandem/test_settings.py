@@ -62,7 +62,7 @@ WRONG = {
         "edgee",
         (
             "edgee: is not a known key; expected one of: destinations, edge, emergency, esl_app, freeswitch, media_fork, "
-            "model, numbers, policy, records, ring_groups, routes, rtpengine, tenants, trunks, workers"
+            "model, numbers, policy, recordings, records, ring_groups, routes, rtpengine, tenants, trunks, workers"
         ),
     ),
     "unknown key": (
@@ -436,7 +436,7 @@ WRONG_AGENT = {
         "voicee",
         (
             "voicee: is not a known key; expected one of: destinations, free_numbers, greeting, instructions, language, noise_reduction, "
-            "safe_instructions, tools, transcription, turn_detection, voice"
+            "recording, safe_instructions, tools, transcription, turn_detection, voice"
         ),
     ),
     "unknown key of the chosen kind": (
@@ -680,6 +680,59 @@ def test_an_invalid_secret_is_not_repeated_in_the_problem(tmp_path):
     )
     assert len(problems(path)) == 3
     assert "s3cret" not in "".join(problems(path))
+
+
+KEY = "AGE-SECRET-KEY-1R0V7TQF2M7PJUZMFVP8X07NFK5807MVGQK284KZJKF45VH2GFGSQ50WYKW"
+
+
+def test_recordings_need_a_key_and_the_problem_stands_where_they_are_asked_for(tmp_path):
+    always = {"recording": {"mode": "always"}}
+    told = (
+        "agents/reception.yaml:{line}: recording.mode: there is no key to encrypt with; expected recordings.recipients"
+        " in tandem.yaml (`tandem recording key`)"
+    )
+    path = write_site(tmp_path, agent=always)
+    assert problems(path) == [told.format(line=line_of(tmp_path / "agents/reception.yaml", "mode"))]
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    settings = load(write_site(tmp_path, {"recordings": {"identity": {"file": "key"}}}, always), {})
+    assert settings.recordings.folder == tmp_path / "recordings"
+
+
+@pytest.mark.parametrize(
+    ("changes", "agent", "expected"),
+    [
+        (
+            {"recordings": {"recipients": ["age1nonsense"]}},
+            {},
+            "recordings.recipients[0]: 'age1nonsense' is no public key of age (invalid Bech32 encoding); expected age1...",
+        ),
+        (
+            {"recordings": {"identity": "AGE-SECRET-KEY-1NONSENSE"}},
+            {},
+            "recordings.identity: is no secret key of age (invalid Bech32 encoding); expected AGE-SECRET-KEY-1...",
+        ),
+        (
+            {},
+            {"recording": {"mode": "off", "format": "opus", "consent": "answer"}},
+            "recording: mode is off, so consent, format mean nothing; expected mode: always or mode: on_demand",
+        ),
+        (
+            {},
+            {"recording": {"announcement": "../x.wav"}},
+            "recording.announcement: '../x.wav' cannot be used; expected a WAV file's name in freeswitch.prompts",
+        ),
+        (
+            {"esl_app": {"api_token": "short"}},
+            {},
+            "esl_app.api_token: expected 16 to 256 letters, digits and . _ ~ + / = -, ",
+        ),
+        ({"esl_app": {"api_port": 8084}}, {}, "esl_app.api_port: port 8084 is esl_app.port's already"),
+    ],
+    ids=["recipient", "identity", "off", "announcement", "token", "port"],
+)
+def test_what_is_wrong_with_recordings_and_the_api_is_told(tmp_path, changes, agent, expected):
+    [problem] = problems(write_site(tmp_path, changes, agent))
+    assert expected in problem
 
 
 # Whatever the files hold
