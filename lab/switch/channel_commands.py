@@ -11,6 +11,7 @@ from lab.switch.event import Event
 from lab.switch.fork_command import uuid_audio_fork
 from lab.switch.originate import DEFAULT_TIMEOUT_S, OriginateFailed, originate
 from lab.switch.refer import deflect
+from lab.switch.session_record import uuid_record
 from lab.switch.text import decode, separate, to_int
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ HANDLERS: dict[str, Handler] = {
     "uuid_getvar": _getvar,
     "uuid_kill": _kill,
     "uuid_park": _park,
+    "uuid_record": uuid_record,
     "uuid_send_dtmf": _send_dtmf,
     "uuid_setvar": _setvar,
     "uuid_setvar_multi": _setvar_multi,

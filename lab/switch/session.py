@@ -152,7 +152,7 @@ class Session:
         channel.run_state(ChannelState.HANGUP)
         media = self.media
         if media is not None:
-            for bug in tuple(media.bugs):
+            for bug in reversed(tuple(media.bugs)):
                 media.remove_bug(bug)
         assert channel.hangup_cause is not None
         self.leg.hang_up(channel.hangup_cause)

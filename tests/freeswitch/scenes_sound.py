@@ -1,5 +1,10 @@
 """Scenes: sound and digits."""
 
+import wave
+
+import numpy as np
+
+from lab import hearing
 from tests.freeswitch.story import Story, over, scene
 from tests.lab.esl_client import PATIENCE_S
 from tests.lab.switch_rig import Rig
@@ -63,5 +68,47 @@ async def dtmf(rig: Rig, story: Story) -> None:
     story.tell("playback", stopped.get("variable_playback_terminator_used"))
     story.tell("replies", await esl.api(f"uuid_send_dtmf {esl.uuid} 42#"))
     await call.audio.wait_digits("42#", PATIENCE_S)
+    await call.hangup()
+    await over(rig, story, listener, {"a": (esl.uuid, call)})
+
+
+@scene
+async def session_record(rig: Rig, story: Story) -> None:
+    """A recording in stereo: what is masked is silent; what the fork's agent says is in it, for it began after the fork."""
+    listener = await rig.listener()
+    call, esl = await rig.answered()
+    fork = await rig.fork(esl)
+    folder = rig.site.folder / "a folder"
+    path, nowhere = folder / "one.wav", "/proc/none/x.wav"
+    story.name(str(rig.site.folder), "FOLDER")
+    story.tell(
+        "replies", await esl.api(f"uuid_setvar_multi {esl.uuid} RECORD_STEREO=true;enable_file_write_buffering=16384")
+    )
+    for words in (
+        f"start '{path}'",
+        f"start '{path}'",
+        f"start {nowhere}",
+        f"unmask {nowhere}",
+        f"stop {nowhere}",
+        "start",
+    ):
+        story.tell("replies", await esl.api(f"uuid_record {esl.uuid} {words}"))
+    story.tell("replies", await esl.api(f"uuid_record nobody start {nowhere}"))
+    for hz, verb in ((440, "mask"), (600, "unmask"), (440, "mask")):
+        said = call.audio.play((8000 * np.sin(2 * np.pi * hz * np.arange(4000) / 8000)).astype(np.int16))
+        await fork.send((8000 * np.sin(2 * np.pi * 2 * hz * np.arange(3840) / 8000)).astype("<i2").tobytes())
+        await said
+        await call.audio.wait_quiet(300, PATIENCE_S)
+        story.tell("replies", await esl.api(f"uuid_record {esl.uuid} {verb} '{path}'"))
+    story.tell("replies", await esl.api(f"uuid_record {esl.uuid} stop '{path}'"))
+    stopped = await listener.event("RECORD_STOP")
+    story.tell("events", stopped.get("Record-File-Path"))
+    with wave.open(str(path)) as file:
+        story.tell("file", f"{file.getnchannels()} channels, {file.getframerate()} Hz")
+        both = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").reshape(-1, 2)
+    for index, (side, tones) in enumerate((("left", (440, 600)), ("right", (880, 1200)))):
+        line = both[:, index]
+        story.tell("file", f"{side}: " + ", ".join(f"{hz} Hz {hearing.tone_seconds(line, hz) > 0.3}" for hz in tones))
+    story.tell("replies", await esl.api(f"uuid_record {esl.uuid} start '{folder}/two.wav'"))
     await call.hangup()
     await over(rig, story, listener, {"a": (esl.uuid, call)})
