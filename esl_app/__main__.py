@@ -23,7 +23,7 @@ def main() -> int:
     settings = entry.begin("esl_app", arguments)
     entry.allow_files(FILES_PER_CALL * settings.workers[arguments.worker].max_calls + OTHER_FILES)
     recorder = Recorder(settings.records, arguments.worker, "esl_app")
-    server = Server(settings, arguments.worker, recorder)
+    server = Server(settings, arguments.worker, recorder, arguments.config)
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, server.drain)
     try:

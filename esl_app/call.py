@@ -18,6 +18,8 @@ from tandem.settings import VOICEMAIL
 
 ANSWER_S = 5.0
 """From `answer` to FreeSWITCH's CHANNEL_ANSWER."""
+FORK_MARGIN_S = 2.0
+"""Of the time that a session waits for its fork, what is left for the fork after an announcement."""
 LAST_WORD_S = 0.3
 """A command that failed may have failed because the caller was going: the hangup is given this long to show."""
 NO_CONVERSATION = frozenset(
@@ -63,6 +65,7 @@ class Call:
         finally:
             self._session.stop()
             self._give_back()
+            self._let_go()
 
     def _live(self) -> Ending:
         try:
@@ -93,8 +96,10 @@ class Call:
                 raise
             return self._take_message(refusal)
         self._answer()
+        self._line.recording.announce(reservation.expires_in_ms / 1000 - FORK_MARGIN_S)
         try:
             self._connect(reservation)
+            self._line.recording.begin()
             return self._converse()
         except ConversationLost as lost:
             return fallback.fall_back(self._line, lost)
@@ -235,6 +240,11 @@ class Call:
             sip_status=ending.sip_status,
             transferred_to=ending.transferred_to or self._line.put_through_to,
         )
+
+    def _let_go(self) -> None:
+        """A call that was put through goes on without this process, and so does its recording."""
+        if self._line.is_over or self._line.put_through_to is None:
+            self._line.forget()
 
     def _shut_down(self) -> None:
         """The process cannot wait. A call that was put through goes on without it, its record open for the next one."""

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from esl_app.metrics import INVALID_COMMANDS
 from esl_app.protocol import Event
-from tandem.seam import FORK_MESSAGE, HangUp, ModelLost, SessionReply, Transfer
+from tandem.seam import FORK_MESSAGE, Command, SessionReply
 
 _SAMPLES_PER_MS = 8
 """DTMF-Duration counts samples at 8 kHz, whatever the codec."""
@@ -29,7 +29,7 @@ class Digit:
 class Decision:
     """What the agent, through media_fork, wants done."""
 
-    command: Transfer | HangUp | ModelLost
+    command: Command
 
 
 @dataclass(frozen=True)

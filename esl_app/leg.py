@@ -41,6 +41,7 @@ class Leg:
         self.clock = clock
         self._happenings: Queue[Happening] = Queue()
         self._over: HungUp | None = None
+        self.was_answered = False
         for name in EVENTS.replace("CUSTOM ", "").split():
             session.register_handle(name, self._on_event)
         session.on_drop = self._on_drop
@@ -100,14 +101,17 @@ class Leg:
         """Answer the call. Raises HungUp, TimedOut."""
         self.session.execute("answer")
         self.until(lambda happening: happening == Answered(self.uuid), within_s, "the answer")
+        self.was_answered = True
 
-    def play(self, file: str, within_s: float) -> None:
-        """Play a file, or a tone, to its end. One that cannot be played is logged. Raises HungUp, TimedOut."""
+    def play(self, file: str, within_s: float) -> bool:
+        """Play a file, or a tone, to its end. One that cannot be played is logged: False. Raises HungUp, TimedOut."""
         identity = str(uuid.uuid4())
         self.session.execute("playback", file, identity)
         done = self.until(_end_of(identity), within_s, "playback")
         if isinstance(done, Executed) and done.response == "FILE NOT FOUND":
             self.log.error("FreeSWITCH cannot play %s", file)
+            return False
+        return True
 
     def record(self, file: str, seconds: int, threshold: int, silence_s: int, margin_s: float = 10.0) -> bool:
         """Record the caller into ``file``; False where FreeSWITCH could not. Raises TimedOut, HungUp before it began.

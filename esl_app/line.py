@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from esl_app import actions
 from esl_app.arrival import Arrival
 from esl_app.fork import Fork
 from esl_app.happenings import Decision, Digit, ForkDown, Happening, LegEnded
@@ -12,10 +13,11 @@ from esl_app.inbound import Dialling, Inbound
 from esl_app.leg import HungUp, Leg, TimedOut
 from esl_app.media import MediaFork
 from esl_app.protocol import COMMAND_FAILURES
+from esl_app.recording import Recording
 from esl_app.session import Session
 from tandem.outcome import Outcome, TransferOutcome
 from tandem.rows import CallRecord, Row
-from tandem.seam import Dtmf, HangUp, ModelLost, Transfer, TransferState
+from tandem.seam import Dtmf, HangUp, ModelLost, Record, Transfer, TransferState
 from tandem.settings import Settings
 
 HANGUP_S = 3.0
@@ -40,6 +42,8 @@ class Services:
     recorder: Recorder
     now: Callable[[], float] = field(default=time.time)
     """Unix seconds, for the records."""
+    lines: "dict[str, Line]" = field(default_factory=dict)
+    """Calls under way, by their ids."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,12 @@ class Line:
         """The conversation's loss, found out where it could not be acted upon."""
         self._arrival: Arrival | None = None
         self._record: CallRecord | None = None
+        self._recording: Recording | None = None
+
+    @property
+    def recording(self) -> Recording:
+        assert self._recording is not None
+        return self._recording
 
     @property
     def arrival(self) -> Arrival:
@@ -107,6 +117,15 @@ class Line:
             started_at=self.services.now(),
         )
         self.services.recorder.put(self._record)
+        self._recording = Recording(self.leg, self.settings, self.services.worker, arrival, self.services.now)
+        self.services.lines[arrival.call] = self
+
+    def forget(self) -> None:
+        """The call is over, and its record as it will stay."""
+        if self._arrival is not None and self.services.lines.get(self._arrival.call) is self:
+            del self.services.lines[self._arrival.call]
+        if self._recording is not None:
+            self._recording.end()
 
     @property
     def is_answered(self) -> bool:
@@ -142,6 +161,8 @@ class Line:
             case Decision(Transfer(id=id)):
                 another = "another transfer is under way"
                 self.fork.tell(TransferState(id=id, outcome=TransferOutcome.FAILED, detail=another))
+            case Decision(Record() as wanted):
+                self.fork.tell(actions.record(self.recording, wanted))
             case ForkDown(reason=reason) if self.fork.live:
                 self.fork.lost()
                 self.lost = ConversationLost("fork", reason)
@@ -163,6 +184,7 @@ class Line:
     def talk(self, target: Dialling, name: str) -> None:
         """Caller and ``target`` are connected. Returns when both legs have ended, by whomever."""
         self.note(transferred_to=name)
+        self.recording.put_through()
         try:
             while True:
                 happening = self.leg.next()

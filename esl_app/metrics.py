@@ -30,5 +30,9 @@ API_REQUESTS = Counter(
 )
 """``route``: as ``POST /v1/calls``; ``none`` where the request got to none."""
 STRAY_LEGS = Counter("tandem_stray_legs_total", "Legs that could not be ended within the time for it.")
+RECORDINGS = Counter("tandem_recordings_total", "Recordings begun, or that could not be.", ["result"])
+"""``result``: started, failed."""
+RECORDINGS_WAITING = Gauge("tandem_recordings_waiting", "Recordings that run, or are not encrypted yet.")
+ARCHIVE_ENDS = Counter("tandem_archive_ends_total", "Times that the archive of recordings ended unasked.")
 SWITCH_UP = Gauge("tandem_switch_up", "1 while the inbound event socket to FreeSWITCH is open.")
 DRAINING = Gauge("tandem_draining", "1 while no new call is taken because the process is to end.")

@@ -1,6 +1,7 @@
 """The outbound ESL server: a greenlet a call, never more calls than the worker may have, and an orderly end."""
 
 import logging
+from pathlib import Path
 from typing import TypeAlias, cast
 
 import gevent
@@ -8,18 +9,21 @@ from gevent import socket
 from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
+from esl_app import recording, voicemail
 from esl_app.api import Api
+from esl_app.archivist import Archivist
 from esl_app.call import Call, Shutdown
 from esl_app.inbound import Inbound, SwitchAway
 from esl_app.line import Recorder, Services
 from esl_app.media import MediaFork
 from esl_app.metrics import ACTIVE, DRAINING, DROPPED, DUTY_ERRORS
+from esl_app.operating import Operating
 from esl_app.protocol import COMMAND_FAILURES
 from esl_app.session import Session
 from esl_app.status import Status
 from esl_app.survivors import Survivors
-from esl_app.voicemail import make_folder
 from tandem import dial_policy
+from tandem.archive import notes
 from tandem.outcome import RefusalCause
 from tandem.settings import Settings
 
@@ -31,9 +35,11 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """esl_app of one worker. ``recorder`` is the caller's to close, after :meth:`run`."""
+    """esl_app of one worker. ``recorder`` is the caller's to close, after :meth:`run`. ``config``: where ``settings`` come
+    from, for the archive of recordings; None: there is no archive.
+    """
 
-    def __init__(self, settings: Settings, worker: str, recorder: Recorder) -> None:
+    def __init__(self, settings: Settings, worker: str, recorder: Recorder, config: Path | None = None) -> None:
         cell = settings.workers[worker]
         self._max_calls = cell.max_calls
         self._drain_s = settings.esl_app.drain_seconds
@@ -45,7 +51,9 @@ class Server:
         self._hurry = Flag()
         password = settings.freeswitch.password.get_secret_value()
         self._inbound = Inbound(cell.loopback, settings.freeswitch.event_socket_port, password, self._switch_is_there)
-        self._survivors = Survivors(self._inbound, recorder, settings.records.url, worker)
+        recordings = notes.incoming(settings.recordings.folder, worker)
+        self._survivors = Survivors(self._inbound, recorder, settings.records.url, worker, recordings)
+        self._archivist = Archivist(settings.recordings, worker, config)
         self._services = Services(
             settings, worker, MediaFork(cell.loopback, settings.media_fork.http_port), self._inbound, recorder
         )
@@ -53,6 +61,8 @@ class Server:
         self._status = Status(cell.loopback, settings.esl_app.metrics_port, self.health)
         token = settings.esl_app.api_token
         self._api = Api(cell.loopback, settings.esl_app.api_port, token.get_secret_value()) if token else None
+        if self._api is not None:
+            Operating(self._api, self._services)
 
     @property
     def port(self) -> int:
@@ -61,12 +71,14 @@ class Server:
 
     def start(self) -> None:
         """Raises OSError where a port is taken."""
-        make_folder(self._services.settings)
+        voicemail.make_folder(self._services.settings)
+        recording.make_folder(self._services.settings, self._services.worker)
         self._judge_destinations()
         self._status.start()
         if self._api is not None:
             self._api.start()
         self._listener.start()
+        self._archivist.start()
         self._inbound.start()
         _log.info("waiting for calls on %s:%d", self._listener.server_host, self.port)
 
@@ -170,4 +182,5 @@ class Server:
         self._inbound.stop()
         if self._api is not None:
             self._api.stop()
+        self._archivist.stop()
         self._status.stop()

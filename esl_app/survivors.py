@@ -7,11 +7,13 @@ ended on record as controller_lost; the others are watched until they end. Targe
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import gevent
 import orjson
 from gevent import get_hub
 
+from esl_app import recording
 from esl_app.inbound import Inbound, SwitchAway
 from esl_app.line import Recorder
 from esl_app.protocol import CommandFailed, CommandTimeout
@@ -26,7 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 class Survivors:
-    """Run once, when FreeSWITCH is there for the first time. Returns when the last survivor has ended."""
+    """Run once, when FreeSWITCH is there for the first time. Returns when the last survivor has ended.
+
+    ``recordings``: folder of those that esl_app has notes of.
+    """
 
     def __init__(
         self,
@@ -34,12 +39,14 @@ class Survivors:
         recorder: Recorder,
         records_url: str,
         worker: str,
+        recordings: Path,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._inbound = inbound
         self._recorder = recorder
         self._records_url = records_url
         self._worker = worker
+        self._recordings = recordings
         self._now = now
         self._since = now()
 
@@ -49,6 +56,7 @@ class Survivors:
         for channel in strays:
             self._hang_up(channel)
         self._recorder.put(LostCalls(worker=self._worker, except_ids=tuple(alive), now=self._since))
+        self._adopt(lambda call: call not in alive)
         for call in alive:
             _log.warning("goes on without the esl_app that put it through", extra={"call": call})
         while alive:
@@ -89,7 +97,15 @@ class Survivors:
         except (SwitchAway, CommandFailed, CommandTimeout):
             return True
 
+    def _adopt(self, is_lost: Callable[[str], bool]) -> None:
+        """Have the archive take over the recordings of calls that are no more."""
+        try:
+            get_hub().threadpool.apply(recording.adopt, (self._recordings, self._since, self._now(), is_lost))
+        except OSError as error:
+            _log.error("recordings of lost calls are left as they are: %s", error)
+
     def _ended(self, call: str) -> None:
+        self._adopt(lambda lost: lost == call)
         try:
             story = get_hub().threadpool.apply(self._read, (call,))
         except RecordsError as error:

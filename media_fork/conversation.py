@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from media_fork import client_events
+from media_fork.actions import Actions
 from media_fork.carriage import Carriage
 from media_fork.chronicle import Chronicle
 from media_fork.clock import Clock
@@ -33,7 +34,7 @@ from media_fork.tools import Result
 from media_fork.toolservers import ToolServers
 from media_fork.turns import Turns
 from tandem.rows import Row
-from tandem.seam import MAX_TEXT, Command, Dtmf, Ended, ForkMessage, LiveEventKind, ModelLost, TransferState
+from tandem.seam import MAX_TEXT, Acted, Command, Dtmf, Ended, ForkMessage, LiveEventKind, ModelLost, Notice
 from tandem.settings import Agent, MediaFork, ServerVad
 
 OWN: Final = ""
@@ -132,11 +133,13 @@ class Conversation:
         self._decisions = Decisions(
             clock, world.settings.heard_within_ms, self._playout.is_playing, self._command, self._settle
         )
+        self._actions = Actions(clock, self._command, self._settle)
         self._errands = Errands(
-            {tool.name: tool for tool in agent.tools},
+            agent,
             world.http,
             world.tool_servers,
             self._decisions,
+            self._actions,
             self._floor,
             self._chronicle,
             self._counts,
@@ -205,7 +208,7 @@ class Conversation:
         elif not self._closed:
             self._playout.resume()
 
-    def on_notice(self, notice: Dtmf | TransferState | Ended) -> None:
+    def on_notice(self, notice: Notice) -> None:
         """A word from esl_app."""
         if isinstance(notice, Ended):
             self.ended = notice.why
@@ -214,6 +217,9 @@ class Conversation:
         elif isinstance(notice, Dtmf):
             self._chronicle.publish(LiveEventKind.DTMF, notice.digit)
             self._keypad.press(notice.digit)
+        elif isinstance(notice, Acted):
+            if not self._actions.on_acted(notice):
+                self._counts.add("leg_texts_ignored", "unknown_action")
         elif not self._decisions.on_state(notice):
             self._counts.add("leg_texts_ignored", "unknown_transfer")
 
@@ -494,6 +500,7 @@ class Conversation:
         self._floor.close()
         self._keypad.close()
         self._decisions.close()
+        self._actions.close()
         self._errands.close()
 
 

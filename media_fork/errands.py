@@ -13,6 +13,7 @@ import aiohttp
 import orjson
 
 from media_fork import tools
+from media_fork.actions import Actions
 from media_fork.chronicle import Chronicle
 from media_fork.decisions import INTERRUPTED, Decisions
 from media_fork.floor import Floor
@@ -21,8 +22,8 @@ from media_fork.metrics import Counts
 from media_fork.tools import Result
 from media_fork.toolservers import ToolServers
 from tandem.rows import ToolCallRecord
-from tandem.seam import MAX_ID
-from tandem.settings import HttpTool
+from tandem.seam import MAX_ID, Record
+from tandem.settings import Agent, HttpTool
 
 MAX_RUNNING: Final = 8
 """HTTP tools of one call at a time."""
@@ -35,20 +36,23 @@ class Errands:
 
     def __init__(
         self,
-        http_tools: dict[str, HttpTool],
+        agent: Agent,
         http: aiohttp.ClientSession,
         servers: ToolServers,
         decisions: Decisions,
+        actions: Actions,
         floor: Floor,
         chronicle: Chronicle,
         counts: Counts,
         memory: Memory,
         answer: Callable[[str, str], None],
     ) -> None:
-        self._http_tools = http_tools
+        self._http_tools = {tool.name: tool for tool in agent.tools}
+        self._recording_actions = {action.value: action for action in tools.recording_actions(agent.recording)}
         self._http = http
         self._servers = servers
         self._decisions = decisions
+        self._actions = actions
         self._floor = floor
         self._chronicle = chronicle
         self._counts = counts
@@ -103,6 +107,8 @@ class Errands:
                 )
             elif name == tools.HANG_UP:
                 self._decisions.hang_up(call_id, _words(arguments, "reason"))
+            elif name == tools.RECORDING and self._recording_actions:
+                self._record(call_id, _words(arguments, "action"))
             elif name not in self._http_tools:
                 self.settle(call_id, tools.failure("unknown_tool", f"there is no tool named {name[:64]!r}"))
             elif self._running + len(beside) >= MAX_RUNNING:
@@ -113,6 +119,12 @@ class Errands:
             task = asyncio.get_running_loop().create_task(self._run(beside))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _record(self, call_id: str, action: str) -> None:
+        if action in self._recording_actions:
+            self._actions.carry_out(Record(id=call_id, action=self._recording_actions[action]))
+        else:
+            self.settle(call_id, tools.failure("bad_arguments", f"there is no action {action[:64]!r}"))
 
     def settle(self, call_id: str, result: Result, respond: bool = True) -> None:
         """Give the model the result of a call, record it, and have the model respond to it or not."""

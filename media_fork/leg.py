@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from media_fork.clock import Clock, Timer
 from media_fork.metrics import Counts
-from tandem.seam import NOTICE, Dtmf, Ended, Hello, TransferState
+from tandem.seam import NOTICE, Hello, Notice
 
 PATH: Final = "/v1/fork/"
 SUBPROTOCOL: Final = "audio.drachtio.org"
@@ -53,7 +53,7 @@ class Reservation(Protocol):
 
     def on_hello(self, leg: "Leg") -> None: ...
 
-    def on_notice(self, notice: Dtmf | TransferState | Ended) -> None: ...
+    def on_notice(self, notice: Notice) -> None: ...
 
     def on_leg_full(self, full: bool) -> None: ...
 

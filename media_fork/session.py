@@ -26,7 +26,7 @@ from media_fork.offer import Offer
 from media_fork.realtime import ModelUnavailableError
 from media_fork.succession import Succession
 from tandem.outcome import RefusalCause
-from tandem.seam import Dtmf, Ended, SessionReply, SessionRequest, TransferState
+from tandem.seam import Notice, SessionReply, SessionRequest
 from tandem.settings import Settings
 
 TOKEN_BYTES: Final = 24
@@ -91,7 +91,7 @@ class Session:
         _log.info("fork connected", extra={"call": self.call, "session": self.session})
         self.conversation.connected(leg)
 
-    def on_notice(self, notice: Dtmf | TransferState | Ended) -> None:
+    def on_notice(self, notice: Notice) -> None:
         self.conversation.on_notice(notice)
 
     def on_leg_full(self, full: bool) -> None:

@@ -8,10 +8,13 @@ import aiohttp
 import orjson
 
 from tandem.destinations import Destination, RingGroup
+from tandem.recording import ConsentBy, Recording, RecordingMode
+from tandem.seam import RecordingAction
 from tandem.settings import Agent, HttpTool
 
 TRANSFER: Final = "transfer"
 HANG_UP: Final = "hang_up"
+RECORDING: Final = "recording"
 MAX_BODY_BYTES: Final = 64 << 10
 """Of a tool's reply; a larger one is an error."""
 MAX_OUTPUT_CHARACTERS: Final = 16 << 10
@@ -55,6 +58,8 @@ def definitions(agent: Agent, destinations: Mapping[str, Destination | RingGroup
                 },
             )
         )
+    if actions := recording_actions(agent.recording):
+        tools.append(_recording(actions))
     tools.append(
         _function(
             HANG_UP,
@@ -83,6 +88,42 @@ def _places(agent: Agent, destinations: Mapping[str, Destination | RingGroup]) -
             "description": f"{otherwise} telephone number that the caller gave, in E.164, e.g. +12025550147.",
         }
     return places
+
+
+def recording_actions(recording: Recording) -> dict[RecordingAction, str]:
+    """What the agent may do about its recording, each in words for the model; nothing where it has no such tool."""
+    actions: dict[RecordingAction, str] = {}
+    if recording.mode is RecordingMode.OFF:
+        return actions
+    if recording.consent is ConsentBy.ANSWER:
+        actions |= {
+            RecordingAction.CONSENT_GIVEN: "the caller was asked, and agrees to being recorded",
+            RecordingAction.CONSENT_REFUSED: "the caller does not agree",
+        }
+    if recording.mode is RecordingMode.ON_DEMAND:
+        actions |= {RecordingAction.START: "begin recording", RecordingAction.STOP: "end the recording"}
+    if recording.agent_pauses:
+        actions |= {
+            RecordingAction.PAUSE: "leave out what is said from now on, before anything confidential is said",
+            RecordingAction.RESUME: "go on recording afterwards",
+        }
+    return actions
+
+
+def _recording(actions: Mapping[RecordingAction, str]) -> dict[str, Any]:
+    meanings = "; ".join(f"{action.value}: {meaning}" for action, meaning in actions.items())
+    return _function(
+        RECORDING,
+        "The recording of this call. The result says whether it was done.",
+        {
+            "type": "object",
+            "properties": {
+                "action": {"type": "string", "enum": [action.value for action in actions], "description": meanings}
+            },
+            "required": ["action"],
+            "additionalProperties": False,
+        },
+    )
 
 
 def _function(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def dial_test(
     from tandem.dial_policy import Refused, decide_number
 
     now = _moment(at)
-    decision = decide_number(_load(config), number, tenant=tenant, trunk=trunk, agent=agent, now=now)
+    decision = decide_number(load(config), number, tenant=tenant, trunk=trunk, agent=agent, now=now)
     if isinstance(decision, Refused):
         typer.echo(f"refused: {decision.refusal.value}: {decision.detail}")
         raise typer.Exit(1)
