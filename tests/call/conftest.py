@@ -14,7 +14,7 @@ from lab.capture import Capture
 from lab.site import Site
 from lab.switches import SwitchKind, available
 from lab.world import World
-from tests.call.caller import BRIEF, BRIEF_GREETING, CLERK, PATIENCE_S, Pbx
+from tests.call.caller import API_TOKEN, ASKED, BRIEF, BRIEF_GREETING, CLERK, PATIENCE_S, RECORDED, RECORDING_KEY, Pbx
 
 HERE = Path(__file__).parent
 
@@ -35,11 +35,14 @@ def _scenario_site(data: dict[str, Any]) -> None:
         "branch": {"description": "branch office", "members": ["declines", "nobody", "sales"], "ring": "in_order"},
         "nightshift": {"description": "at night", "members": ["busy", "declines"], "ring": "in_order"},
     }
+    data["numbers"][RECORDED] = {"agent": "recorded"}
+    data["numbers"][ASKED] = {"agent": "asked"}
+    data["recordings"] = {"folder": "../recordings", "identity": RECORDING_KEY}
     softphone.allow(data)
     data["numbers"][CLERK] = {"agent": "clerk"}
     data["media_fork"] = {"tool_failures": 1, "tool_rest_seconds": 1}
     data["model"]["reconnect_within_ms"] = 2500
-    data["esl_app"] = {"fork_within_ms": 3000, "voicemail_seconds": 5}
+    data["esl_app"] = {"fork_within_ms": 3000, "voicemail_seconds": 5, "api_token": API_TOKEN}
 
 
 BRIEF_AGENT = {
@@ -60,6 +63,15 @@ BRIEF_AGENT = {
     ],
     "tools": [],
 }
+RECORDED_AGENT = BRIEF_AGENT | {
+    "destinations": ["sales"],
+    "recording": {"mode": "always", "agent_pauses": True},
+}
+ASKED_AGENT = BRIEF_AGENT | {
+    "destinations": [],
+    "recording": {"mode": "always", "consent": "answer", "format": "opus", "keep_days": 7},
+}
+AGENTS = {"brief": BRIEF_AGENT, "recorded": RECORDED_AGENT, "asked": ASKED_AGENT}
 
 
 def _clerk() -> dict[str, Any]:
@@ -78,9 +90,8 @@ async def shared_world(
     if reason:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp(f"world-{request.param}")
-    site = Site(
-        folder, change=_scenario_site, agents={"brief": yaml.safe_dump(BRIEF_AGENT), "clerk": yaml.safe_dump(_clerk())}
-    )
+    agents = {name: yaml.safe_dump(agent) for name, agent in (AGENTS | {"clerk": _clerk()}).items()}
+    site = Site(folder, change=_scenario_site, agents=agents)
     async with World(site, switch=request.param, scenario=HERE / "scenario.yaml") as world:
         async with Capture(folder / "sip.pcapng", network=site.network, names=site.names) as capture:
             world.capture = capture
