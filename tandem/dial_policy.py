@@ -21,7 +21,7 @@ from tandem.settings import Settings, TrunkKind
 
 FREE_RING_SECONDS = 25
 """For a number without a destination that would say how long it may ring."""
-_FREE = re.compile(r"\+?[0-9(][0-9 ().-]{1,30}|" + callee.FEATURE_CODE)
+_FREE = re.compile(r"\+?[0-9(][0-9 ().-]{0,30}|" + callee.FEATURE_CODE)
 """What an agent may write for a number: nothing that means anything in a URI or a dial string."""
 
 

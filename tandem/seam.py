@@ -13,10 +13,17 @@ The fork's first text frame is :class:`Hello`, the metadata of ``uuid_audio_fork
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from tandem.outcome import ActionOutcome, TransferOutcome
 
+
+def _whole(text: str) -> str:
+    return text.replace("\0", "\ufffd")
+
+
+Said = Annotated[str, AfterValidator(_whole)]
+"""What a model said, its NULs replaced: FreeSWITCH cuts a string there, and what came of it might be a name or a number."""
 MAX_TEXT = 2048
 MAX_ID = 128
 
@@ -80,9 +87,9 @@ class Transfer(Seam):
 
     command: Literal["transfer"] = "transfer"
     id: str = Field(min_length=1, max_length=MAX_ID)
-    destination: str = Field(max_length=MAX_TEXT)
+    destination: Said = Field(max_length=MAX_TEXT)
     """What the model said: a name to look up, nothing that is ever dialled."""
-    number: str = Field(default="", max_length=MAX_TEXT)
+    number: Said = Field(default="", max_length=MAX_TEXT)
     """What it said in place of a name, where it may: to be judged by the dial policy."""
     reason: str = Field(default="", max_length=MAX_TEXT)
     heard: bool = True

@@ -48,7 +48,8 @@ def write(value: Any) -> str:
 
 
 def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """A string of C's: it ends at a NUL."""
+    return json.dumps(text.partition("\0")[0], ensure_ascii=False)
 
 
 def _number(value: float) -> str:

@@ -36,7 +36,8 @@ def free_address() -> str:
 
 
 def site(address: str, folder: Path, **changes: Any) -> Settings:
-    """The shipped configuration on ``address``; ``changes`` are merged into its sections."""
+    """The shipped configuration on ``address``; ``changes`` are merged into its sections, ``agent`` into reception's."""
+    of_agent = changes.pop("agent", {})
     data = yaml.safe_load((ROOT / "lab/config/tandem.yaml").read_text())
     data["workers"] = {"worker-1": {"address": address, "loopback": address, "max_calls": 3}}
     data["freeswitch"] = {"password": PASSWORD}
@@ -63,7 +64,7 @@ def site(address: str, folder: Path, **changes: Any) -> Settings:
     agent = yaml.safe_load((ROOT / "lab/config/agents/reception.yaml").read_text())
     agent["destinations"] = ["sales", "partner", "premium", "deskmate", "team", "rota"]
     (folder / "agents").mkdir(exist_ok=True)
-    (folder / "agents/reception.yaml").write_text(yaml.safe_dump(agent))
+    (folder / "agents/reception.yaml").write_text(yaml.safe_dump(agent | of_agent))
     return tandem_settings.load(config, {})
 
 

@@ -31,7 +31,7 @@ async def fork(rig: Rig, story: Story) -> None:
         "fork", f"first {fork.messages[0]!r}, whole frames {all(len(audio) % 640 == 0 for audio in fork.frames)}"
     )
     story.tell("replies", await esl.api(f"uuid_audio_fork {esl.uuid} start {words}"))
-    await fork.send('{"type":"json","data":{"a":[1,2.5,"x\\u00e9"]}}')
+    await fork.send('{"type":"json","data":{"a":[1,2.5,"x\\u00e9","y\\u0000z"]}}')
     await fork.send('{"type":"transfer","data":{"to":"sales"}}')
     await fork.send('{"type":"mark","data":{"name":"m1"}}')
     await fork.send(np.tile(TONE, 2).astype("<i2").tobytes())

@@ -102,6 +102,7 @@ def test_truth(text, true):
         ('{ "a" : [1, 2.5, -0.0, 1e3], "b":null }', '{"a":[1,2.5,0,1000],"b":null}'),
         ('{"type":"json"} and more', '{"type":"json"}'),
         ('"x\\u00e9"', '"xé"'),
+        ('["x\\u0000y", "\\u0000"]', '["x",""]'),
         ('{"twice":1,"twice":true}', '{"twice":1,"twice":true}'),
         ("1e999", "null"),
         ("0.1", "0.1"),

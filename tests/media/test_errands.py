@@ -77,6 +77,27 @@ async def test_a_number_that_the_model_names_is_sent_on_as_that(plane):
     await fork.close()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "destination", "number"),
+    [
+        ({"destination": ["sales"], "number": 911}, "", ""),
+        ({"destination": {"sales": 1}, "number": {"number": "911"}}, "", ""),
+        ({"destination": None, "number": True}, "", ""),
+        ({"Destination": "sales", "NUMBER": "911", "dial": "911"}, "", ""),
+        ({"destination": "sales\0", "number": "+12025550160\0@x"}, "sales\ufffd", "+12025550160\ufffd@x"),
+        ({"destination": "s" * 5000, "number": "1" * 5000}, "s" * 2048, "1" * 2048),
+    ],
+)
+async def test_arguments_that_are_none_come_to_nothing_and_no_end_of_a_string_is_hidden(
+    plane, arguments, destination, number
+):
+    fork, session = await plane.call()
+    await session.call("resp_1", "fc_1", "transfer", arguments)
+    command = await fork.command()
+    assert (command["destination"], command["number"]) == (destination, number)
+    await fork.close()
+
+
 async def test_a_transfer_of_a_cancelled_response_is_not_carried_out(plane):
     fork, session = await plane.call()
     call = function_call("fc_1", "transfer", {"destination": "sales", "reason": "x"})
