@@ -20,6 +20,12 @@ MEDIA_METRICS = "127.0.0.1:2225"
 WORKER_PORTS = (20000, 29998)
 MEDIA_PORTS = (30000, 39998)
 """UDP ports of RTP, first and last, unless a worker or an rtpengine says otherwise."""
+SHARED_MEMORY_MB = 512
+"""Of Kamailio, unless edge.shared_memory_mb says otherwise."""
+CALLS_PER_SECOND_A_MB = 2
+"""New calls that all trunks together may send in a second, for each MB of Kamailio's shared memory. Where workers and gateways
+are silent a call holds some 17 KB for a dozen seconds: then they fill half of the memory, and emergency calls have the rest.
+"""
 VOICEMAIL = "voicemail"
 """The fallback that is not a destination: a beep and a recording on the worker."""
 BUILT_IN_TOOLS = ("transfer", "hang_up", "recording")
@@ -36,6 +42,7 @@ def cross_checks(
     yield from _cluster(document)
     yield from _transports(document)
     yield from _identities(document)
+    yield from _flood(document)
     yield from _workers(document, ports)
     yield from _media(document)
     yield from _recordings(document, agents)
@@ -273,6 +280,21 @@ def _identities(document: Document) -> Iterator[Problem]:
             other = seen.setdefault((key, str(value).lower()), name)
             if other != name:
                 yield document.problem(("trunks", name, key), f"{value} is trunk {other!r}'s; expected one of its own")
+
+
+def _flood(document: Document) -> Iterator[Problem]:
+    """Whatever the trunks may send, memory is left for emergency calls."""
+    memory_mb = _mapping(document.data, "edge").get("shared_memory_mb", SHARED_MEMORY_MB)
+    trunks = _sections(document.data, "trunks")
+    limits = [trunk.get("calls_per_second_in") for _, trunk in trunks]
+    wanted = sum(limit if isinstance(limit, int) else 1 for limit in limits)
+    if isinstance(memory_mb, int) and wanted > memory_mb * CALLS_PER_SECOND_A_MB:
+        least = -(-wanted // CALLS_PER_SECOND_A_MB)
+        message = (
+            f"{memory_mb} would not do for emergency calls in a flood of {wanted} calls a second, which calls_per_second_in "
+            f"allows the trunks together; expected at least {least}, or less there"
+        )
+        yield document.problem(("edge", "shared_memory_mb"), message)
 
 
 def _workers(document: Document, ports: Mapping[Location, int]) -> Iterator[Problem]:

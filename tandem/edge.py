@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 
+from tandem.crosscheck import CALLS_PER_SECOND_A_MB
 from tandem.settings import Media, Settings, Transport, Trunk, TrunkKind, Worker
 
 WORKERS_SET = 1
@@ -170,6 +171,16 @@ def keepalives(settings: Settings, directory: Directory) -> list[Keepalive]:
 
 def calls_per_second_out(trunk: Trunk) -> int | None:
     return trunk.calls_per_second_out or trunk.preset.calls_per_second_out
+
+
+def calls_per_second_in(settings: Settings) -> dict[str, int]:
+    """New calls that each trunk may send in a second. Those without a limit of their own share evenly what the others leave of
+    what Kamailio's memory bears.
+    """
+    given = {name: trunk.calls_per_second_in for name, trunk in settings.trunks.items()}
+    left = settings.edge.shared_memory_mb * CALLS_PER_SECOND_A_MB - sum(limit or 0 for limit in given.values())
+    unlimited = sum(limit is None for limit in given.values())
+    return {name: limit or max(1, left // unlimited) for name, limit in given.items()}
 
 
 def outside_routes(settings: Settings) -> dict[str, list[str]]:

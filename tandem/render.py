@@ -116,6 +116,7 @@ def kamailio(settings: Settings, out: Path, folder: Path) -> None:
         "trunks": trunks,
         "groups": {name: edge.trunk_group(trunk).value for name, trunk in trunks.items()},
         "calls_per_second_out": {name: edge.calls_per_second_out(trunk) for name, trunk in trunks.items()},
+        "calls_per_second_in": edge.calls_per_second_in(settings),
         "presets": presets.PRESETS,
         "tenants": settings.tenants,
         "certificates": {trunk.certificate: name for name, trunk in trunks.items() if trunk.certificate},

@@ -128,7 +128,7 @@ class Edge(Model):
     domain: Host = "tandem.invalid"
     """Host of the edge's own SIP addresses, where a peer wants a name."""
     children: Annotated[int, Field(ge=1, le=64)] = 4
-    shared_memory_mb: Annotated[int, Field(ge=64, le=65536)] = 512
+    shared_memory_mb: Annotated[int, Field(ge=64, le=65536)] = crosscheck.SHARED_MEMORY_MB
     silent_worker_ms: Annotated[int, Field(ge=500, le=5000)] = 750
     """No reply at all from a worker in this time: the next one is tried."""
     provisional_only_ms: Annotated[int, Field(ge=500, le=30000)] = 900
@@ -190,7 +190,7 @@ class Trunk(Model):
     calls_per_second_out: Annotated[int | None, Field(ge=1, le=1000)] = None
     """At most so many new calls to it; emergency calls apart. Default: what the kind's carrier takes, if it says so."""
     calls_per_second_in: Annotated[int | None, Field(ge=1, le=10000)] = None
-    """At most so many new calls from it; emergency calls apart. Default: any number."""
+    """At most so many new calls from it; emergency calls apart. Default: its share of what shared_memory_mb bears."""
     domain: Host | None = None
     """Host of the Request-URI toward this trunk (Twilio: the termination domain). Default: the gateway's own."""
     transfer: TransferMethod = TransferMethod.BRIDGE

@@ -94,8 +94,8 @@ class Endpoint:
                     if match(message):
                         return message
                 if not self._new.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
-                    came = [f"{message.start} ({message.call_id})" for message in self.seen]
-                    raise TimeoutError(f"{self.host} waited {timeout_s} s for {what}; it has seen {came}")
+                    came = [f"{message.start} ({message.call_id})" for message in self.seen[-20:]]
+                    raise TimeoutError(f"{self.host} waited {timeout_s} s for {what}; it has seen last {came}")
 
     def request(self, method: str, call_id: str | None = None, timeout_s: float = PATIENCE_S) -> Message:
         """The first request of that method (and call)."""

@@ -3,10 +3,21 @@
 import contextlib
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from tests.edge.attack import BATCH, CORPUS, connect, emergency_call_gets_out, read_all, refusing, request, tcp
+from tests.edge.attack import (
+    BATCH,
+    CORPUS,
+    connect,
+    emergency_call,
+    emergency_call_gets_out,
+    read_all,
+    refusing,
+    request,
+    tcp,
+)
 from tests.edge.certificates import Certificates
 from tests.edge.endpoints import SDP, Calling, Endpoint
 from tests.edge.world import DID, Edge, MakeEdge
@@ -40,6 +51,32 @@ def test_emergency_calls_go_out_while_strangers_and_a_trunk_flood(make_edge: Mak
             for thread in threads:
                 thread.join()
     assert edge.log.count("cause=unknown_source") <= 2
+
+
+def test_a_flood_of_trunks_without_limits_leaves_memory_for_emergency_calls(make_edge: MakeEdge):
+    """With the least memory that there may be, and workers that are silent, so that each call is kept as long as can be."""
+
+    def change(site: dict[str, Any]) -> None:
+        site["edge"] |= {"shared_memory_mb": 64, "silent_worker_ms": 5000, "probe_seconds": 60}
+
+    edge = make_edge(change)
+    flooding, sent = [edge.carrier, edge.second_carrier], 0
+    most = 64 << 20
+    used = 0
+    begun = time.monotonic()
+    while sent < 12_000 and time.monotonic() - begun < 30:
+        for phone in flooding:
+            for _ in range(BATCH // 2):
+                phone.invite(DID, edge.at)
+        sent += BATCH
+        if sent % 1000 == 0:
+            used = max(used, int(edge.rpc("core.shmmem")["real_used"]))
+            calling, invite = emergency_call(edge)
+            edge.carrier.reply(invite, 200)
+            assert calling.final().status == 200
+    print(f"{sent} calls in {time.monotonic() - begun:.1f} s, {used >> 20} MB of shared memory at most")
+    assert edge.counter("refused_total", "incoming_rate") > sent / 2
+    assert used < most / 2
 
 
 def test_a_flood_of_malformed_messages_writes_no_log(edge: Edge):

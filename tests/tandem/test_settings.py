@@ -83,6 +83,14 @@ WRONG = {
         "frist",
         "workers.worker-1.rtp.frist: is not a known key; expected one of: first, last",
     ),
+    "limits that a flood could use up the memory with": (
+        {"edge/shared_memory_mb": 64, "trunks/carrier/calls_per_second_in": 200},
+        "shared_memory_mb",
+        (
+            "edge.shared_memory_mb: 64 would not do for emergency calls in a flood of 201 calls a second, which "
+            "calls_per_second_in allows the trunks together; expected at least 101, or less there"
+        ),
+    ),
     "bad CIDR": (
         {"trunks/carrier/sources": ["203.0.113.5/24"]},
         "203.0.113.5",
