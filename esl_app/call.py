@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import gevent
 
 from esl_app import arrival, fallback, transfer
+from esl_app.dialling import SEND_SILENCE
 from esl_app.fork import ForkLost
 from esl_app.happenings import Decision, Reserved
 from esl_app.leg import HungUp, TimedOut
@@ -31,8 +32,6 @@ NO_CONVERSATION = frozenset(
     }
 )
 """What media_fork may say, or not say, that voicemail can stand in for."""
-SEND_SILENCE = "-1"
-"""Digital silence while idle: a parked channel then writes media, into which the fork's audio is mixed unchanged."""
 
 
 class Shutdown(gevent.GreenletExit):

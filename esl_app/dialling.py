@@ -5,6 +5,7 @@ and names, and nothing that a model or a caller's display said is among them.
 """
 
 import re
+from collections.abc import Mapping
 
 from tandem.callee import FEATURE_CODE
 from tandem.outcome import TransferOutcome
@@ -16,6 +17,12 @@ ORPHAN_S = 6
 """A leg that was answered and is parked hangs up by itself after this: nobody came back for it."""
 RING_MARGIN_S = 3
 """FreeSWITCH's own bound of ringing, beyond ours, which is exact."""
+
+SEND_SILENCE = "-1"
+"""Digital silence while idle: a parked channel then writes media, into which the fork's audio is mixed unchanged."""
+MEDIA_TIMEOUT_MS = "300000"
+MEDIA_HOLD_TIMEOUT_MS = "1800000"
+"""Without RTP, and without RTP on hold, the call is over: as in freeswitch/dialplan.xml.j2."""
 
 _CALL = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NUMBER = re.compile(r"\+?[0-9]{1,15}")
@@ -42,6 +49,35 @@ def dial_string(
         "ignore_display_updates": "true",
         "hangup_after_bridge": "true",
     }
+    return _leg(edge, variables, number)
+
+
+def placed_dial_string(
+    edge: Edge, *, channel: str, number: str, trunk: str, tenant: str, call: str, caller_id: str, ring_seconds: int
+) -> str:
+    """As :func:`dial_string`, for a call that has no caller: G.711, and prepared for the fork before it is answered."""
+    variables = {
+        "origination_uuid": _checked(_UUID, channel),
+        "origination_caller_id_number": _checked(_NUMBER, caller_id),
+        "origination_caller_id_name": caller_id,
+        "sip_h_X-Tandem-Call": _checked(_CALL, call),
+        "sip_h_X-Tandem-Trunk": _checked(_NAME, trunk),
+        "sip_h_X-Tandem-Tenant": _checked(_NAME, tenant),
+        "originate_timeout": str(ring_seconds + RING_MARGIN_S),
+        "absolute_codec_string": "'PCMU,PCMA'",
+        "send_silence_when_idle": SEND_SILENCE,
+        "playback_terminators": "none",
+        "media_timeout": MEDIA_TIMEOUT_MS,
+        "media_hold_timeout": MEDIA_HOLD_TIMEOUT_MS,
+        "ignore_early_media": "true",
+        "ignore_display_updates": "true",
+        "hangup_after_bridge": "true",
+    }
+    return _leg(edge, variables, number)
+
+
+def _leg(edge: Edge, variables: Mapping[str, str], number: str) -> str:
+    """By way of the edge's first socket."""
     socket = edge.listen[0]
     host = f"[{socket.address}]" if ":" in socket.address else socket.address
     uri = f"sip:{_checked(_DIALLED, number)}@{host}:{socket.port};transport={socket.transport.value}"

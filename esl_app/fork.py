@@ -9,7 +9,7 @@ from esl_app.leg import Leg
 from esl_app.metrics import FORK_CONNECT
 from esl_app.protocol import CommandFailed
 from esl_app.quoting import quote
-from tandem.seam import Acted, Dtmf, Ended, Hello, SessionReply, TransferState
+from tandem.seam import Acted, Dtmf, Ended, Hello, SessionReply, Tell, TransferState
 
 BUG = "tandem"
 """Name of the media bug, and of the fork in its commands."""
@@ -59,7 +59,7 @@ class Fork:
                 raise ForkLost(False, happening.reason)
         raise ForkLost(False, f"not connected in {within_s:g} s, and no event")
 
-    def tell(self, notice: Dtmf | TransferState | Acted) -> None:
+    def tell(self, notice: Dtmf | TransferState | Acted | Tell) -> None:
         """Send a text frame to media_fork; with the fork gone there is nobody to tell."""
         if not self.live:
             return

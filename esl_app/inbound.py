@@ -6,7 +6,7 @@ A leg dialled here lives whatever becomes of the call's own socket, and so does 
 import logging
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import gevent
 from gevent import socket
@@ -15,11 +15,15 @@ from gevent.event import Event as Flag
 from gevent.pool import Group
 from greenswitch.esl import InboundESL, NotConnectedError, OutboundSessionHasGoneAway
 
-from esl_app.happenings import Dialled, Happening, ReferNotice
+from esl_app.happenings import Dialled, Happening, ReferNotice, read
 from esl_app.metrics import DROPPED, DUTY_ERRORS, STRAY_LEGS, SWITCH_UP
 from esl_app.protocol import COMMAND_FAILURES, CommandFailed, CommandTimeout, Event, Hardened
 
-EVENTS = "BACKGROUND_JOB CUSTOM sofia::notify_refer"
+CHANNEL_EVENTS = ("CHANNEL_PROGRESS", "CHANNEL_PROGRESS_MEDIA", "CHANNEL_ANSWER", "CHANNEL_HANGUP")
+"""Of channels that are watched."""
+EVENTS = f"BACKGROUND_JOB {' '.join(CHANNEL_EVENTS)} CUSTOM sofia::notify_refer"
+_FILTERS = ("Event-Name BACKGROUND_JOB", "Event-Subclass sofia::notify_refer")
+"""An event passes that matches any filter: these, and one for each channel that is watched."""
 CONNECT_S = 3.0
 RETRY_S = (0.25, 1.0)
 """First and longest pause between attempts to connect; doubled each time, spread by a fifth."""
@@ -41,8 +45,11 @@ class SwitchAway(Exception):
 
 
 class _Connection(Hardened, InboundESL):  # type: ignore[misc]
-    def __init__(self, host: str, port: int, password: str, on_drop: Callable[[str], None]) -> None:
+    def __init__(
+        self, host: str, port: int, password: str, on_drop: Callable[[str], None], watched: Iterable[str]
+    ) -> None:
         super().__init__(host, port, password)
+        self._watched = watched
         self._harden(on_drop)
         self.sock = socket.socket()
 
@@ -54,7 +61,8 @@ class _Connection(Hardened, InboundESL):  # type: ignore[misc]
         self.start_event_handlers()
         if not self._auth_request_event.wait(CONNECT_S):
             raise CommandTimeout(f"no request for authentication in {CONNECT_S:g} s")
-        for command in (f"auth {self.password}", f"event plain {EVENTS}"):
+        filters = [f"filter {text}" for text in _FILTERS] + [f"filter Unique-ID {channel}" for channel in self._watched]
+        for command in (f"auth {self.password}", *filters, f"event plain {EVENTS}"):
             reply = self.command(command)
             if not reply.data.startswith("+OK"):
                 raise CommandFailed(f"{command.split()[0]}: {reply.data}")
@@ -86,6 +94,7 @@ class Inbound:
         self._up = Flag()
         self._diallings: dict[str, tuple[Dialling, Put]] = {}
         self._referring: dict[str, Put] = {}
+        self._watching: dict[str, Put] = {}
         self._duties = Group()
         self._keeper: gevent.Greenlet[..., None] | None = None
         self._greeter: gevent.Greenlet[..., None] | None = None
@@ -118,8 +127,8 @@ class Inbound:
         except (NotConnectedError, OutboundSessionHasGoneAway) as error:
             raise SwitchAway("the event socket to FreeSWITCH was lost") from error
 
-    def dial(self, channel: str, call: str, dial_string: str, put: Put) -> Dialling:
-        """Originate ``dial_string`` as ``channel`` (a UUID of one's own making) and park it once answered.
+    def dial(self, channel: str, call: str, dial_string: str, put: Put, then: str = "&park()") -> Dialling:
+        """Originate ``dial_string`` as ``channel`` (a UUID of one's own making); once answered it does ``then``.
 
         ``put`` is given a Dialled when the job is over. Whoever calls this owes an ``end`` unless it bridged the leg.
         Raises SwitchAway, CommandFailed, CommandTimeout; then nothing is owed.
@@ -128,7 +137,7 @@ class Inbound:
         dialling = Dialling(channel, call)
         self._diallings[channel] = (dialling, put)
         try:
-            reply = connection.command(f"bgapi originate {dial_string} &park()", [("Job-UUID", channel)])
+            reply = connection.command(f"bgapi originate {dial_string} {then}", [("Job-UUID", channel)])
             if not reply.data.startswith("+OK"):
                 raise CommandFailed(f"originate: {reply.data}")
         except BaseException as error:
@@ -150,6 +159,32 @@ class Inbound:
 
     def forget_notices(self, channel: str) -> None:
         self._referring.pop(channel, None)
+
+    def watch(self, channel: str, put: Put) -> None:
+        """Give ``put`` what happens to ``channel`` until ``unwatch``: it rings, is answered, hangs up.
+
+        Raises SwitchAway, CommandFailed, CommandTimeout.
+        """
+        connection = self._connected()
+        self._watching[channel] = put
+        try:
+            reply = connection.command(f"filter Unique-ID {channel}")
+            if not reply.data.startswith("+OK"):
+                raise CommandFailed(f"filter: {reply.data}")
+        except BaseException as error:
+            self._watching.pop(channel, None)
+            if isinstance(error, NotConnectedError | OutboundSessionHasGoneAway):
+                raise SwitchAway("the event socket to FreeSWITCH was lost") from error
+            raise
+
+    def unwatch(self, channel: str) -> None:
+        """Never raises: with the connection the filter is gone as well."""
+        if self._watching.pop(channel, None) is None or self._connection is None:
+            return
+        try:
+            self._connection.command(f"filter delete Unique-ID {channel}")
+        except COMMAND_FAILURES as error:
+            _log.warning("events of a leg that is over will keep coming: %s", error)
 
     # Duties
 
@@ -188,9 +223,11 @@ class Inbound:
         why_not = ""
         while True:
             dropped: AsyncResult[str] = AsyncResult()
-            connection = _Connection(self._host, self._port, self._password, dropped.set)
+            connection = _Connection(self._host, self._port, self._password, dropped.set, tuple(self._watching))
             connection.register_handle("BACKGROUND_JOB", self._on_job)
             connection.register_handle("sofia::notify_refer", self._on_notice)
+            for name in CHANNEL_EVENTS:
+                connection.register_handle(name, self._on_channel_event)
             try:
                 connection.connect()
             except (OSError, *COMMAND_FAILURES) as error:
@@ -241,6 +278,12 @@ class Inbound:
         result = event.data.strip()
         dialling.over.set()
         put(Dialled(dialling.channel, "" if result.startswith("+OK") else result.removeprefix("-ERR").strip()))
+
+    def _on_channel_event(self, event: Event) -> None:
+        put = self._watching.get(event.get("Unique-ID"))
+        happening = read(event)
+        if put is not None and happening is not None:
+            put(happening)
 
     def _on_notice(self, event: Event) -> None:
         put = self._referring.get(event.get("UniqueID"))

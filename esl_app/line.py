@@ -99,11 +99,11 @@ class Line:
 
     # The record
 
-    def arrived(self, arrival: Arrival) -> None:
-        """Put the call on record, live."""
+    def arrived(self, arrival: Arrival, record: CallRecord | None = None) -> None:
+        """Put the call on record, live; ``record`` is what is there already of one that we placed."""
         self._arrival = arrival
         self.leg.log.extra = {"call": arrival.call}
-        self._record = CallRecord(
+        self._record = record or CallRecord(
             id=arrival.call,
             worker=self.services.worker,
             trunk=arrival.trunk,
@@ -126,6 +126,10 @@ class Line:
             del self.services.lines[self._arrival.call]
         if self._recording is not None:
             self._recording.end()
+
+    @property
+    def record(self) -> CallRecord | None:
+        return self._record
 
     @property
     def is_answered(self) -> bool:

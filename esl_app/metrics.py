@@ -14,6 +14,19 @@ FORK_CONNECT = Histogram(
     "From uuid_audio_fork start to its connect event.",
     buckets=(0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
+JOINED = Histogram(
+    "tandem_placed_call_joined_seconds",
+    "From the answer of a call that we placed until the agent heard it.",
+    buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5),
+)
+WHO_ANSWERED = Counter(
+    "tandem_placed_calls_answered_total",
+    "Calls that we placed, by who answered and what decided that.",
+    ["who", "rule"],
+)
+PLACING_REFUSED = Counter(
+    "tandem_placing_refused_total", "Calls that were asked for and not placed, by cause.", ["cause"]
+)
 TRANSFERS = Counter("tandem_transfers_total", "Transfers that ended, by method and outcome.", ["method", "outcome"])
 UNHEARD = Counter(
     "tandem_unheard_total", "Decisions carried out although the caller had not heard all that was said.", ["decision"]
@@ -24,7 +37,7 @@ FALLBACKS = Counter("tandem_fallbacks_total", "Answered calls taken to their fal
 INVALID_COMMANDS = Counter("tandem_commands_invalid_total", "JSON frames from media_fork that are no command.")
 DROPPED = Counter("tandem_esl_dropped_total", "Event sockets that esl_app gave up, by cause.", ["cause"])
 DUTY_ERRORS = Counter("tandem_esl_errors_total", "Unforeseen exceptions, by where they were caught.", ["where"])
-"""``where``: api, call, handler, inbound, server."""
+"""``where``: api, call, handler, inbound, placed_call, server."""
 API_REQUESTS = Counter(
     "tandem_api_requests_total", "Requests to the API, by route and HTTP status.", ["route", "status"]
 )

@@ -1,6 +1,7 @@
 """The outbound ESL server: a greenlet a call, never more calls than the worker may have, and an orderly end."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -10,7 +11,7 @@ from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
 from esl_app import recording, voicemail
-from esl_app.api import Api
+from esl_app.api import Api, ApiError
 from esl_app.archivist import Archivist
 from esl_app.call import Call, Shutdown
 from esl_app.inbound import Inbound, SwitchAway
@@ -18,6 +19,7 @@ from esl_app.line import Recorder, Services
 from esl_app.media import MediaFork
 from esl_app.metrics import ACTIVE, DRAINING, DROPPED, DUTY_ERRORS
 from esl_app.operating import Operating
+from esl_app.placing import Placing
 from esl_app.protocol import COMMAND_FAILURES
 from esl_app.session import Session
 from esl_app.status import Status
@@ -61,8 +63,10 @@ class Server:
         self._status = Status(cell.loopback, settings.esl_app.metrics_port, self.health)
         token = settings.esl_app.api_token
         self._api = Api(cell.loopback, settings.esl_app.api_port, token.get_secret_value()) if token else None
+        self._placing = Placing(self._services, self._begin)
         if self._api is not None:
             Operating(self._api, self._services)
+            self._placing.serve(self._api)
 
     @property
     def port(self) -> int:
@@ -122,6 +126,10 @@ class Server:
             _log.warning("a connection that is no call: %s", error)
             session.give_up()
             return
+        placed = self._placing.claims(session)
+        if placed is not None:
+            placed.attach(session)
+            return
         refusal = self._refusal()
         self._enter(taken=refusal is None)
         try:
@@ -133,6 +141,23 @@ class Server:
             if session.drop_cause not in ("stopped", "closed"):
                 DROPPED.labels(session.drop_cause or "unknown").inc()
             self._leave(taken=refusal is None)
+
+    def _begin(self, run: Callable[[], None]) -> None:
+        """Run a call that we place, as one of the worker's. Raises ApiError where the worker takes no more."""
+        refusal = self._refusal()
+        if refusal is not None:
+            raise ApiError(503, refusal.value, "this worker takes no call now")
+        # Counted at once: the greenlet runs later.
+        self._taken += 1
+        gevent.spawn(self._run_placed, run)
+
+    def _run_placed(self, run: Callable[[], None]) -> None:
+        self._taken -= 1
+        self._enter(taken=True)
+        try:
+            run()
+        finally:
+            self._leave(taken=True)
 
     def _refusal(self) -> RefusalCause | None:
         if self._draining.is_set():

@@ -7,7 +7,7 @@ import numpy as np
 import soxr
 
 from lab.realtime_config import AudioFormat, Pcm, silence_ms
-from lab.vad import SpeechStarted, SpeechStopped, VoiceActivity
+from media_fork.voice_activity import SpeechStarted, SpeechStopped, VoiceActivity
 
 MAX_BUFFER_MS: Final = 600_000
 """The oldest audio is dropped beyond this."""

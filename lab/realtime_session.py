@@ -19,7 +19,7 @@ from lab.realtime_mind import Mind
 from lab.realtime_schema import RequestError, check
 from lab.realtime_wire import Wire
 from lab.scenario import Reply, Scenario
-from lab.vad import SpeechStarted
+from media_fork.voice_activity import SpeechStarted
 
 SESSION_SECONDS: Final = 3600.0
 MAX_APPEND_BYTES: Final = 15 << 20

@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
-from media_fork import client_events
+from media_fork import client_events, tools
 from media_fork.actions import Actions
+from media_fork.answering import Answering
 from media_fork.carriage import Carriage
 from media_fork.chronicle import Chronicle
 from media_fork.clock import Clock
@@ -34,7 +35,20 @@ from media_fork.tools import Result
 from media_fork.toolservers import ToolServers
 from media_fork.turns import Turns
 from tandem.rows import Row
-from tandem.seam import MAX_TEXT, Acted, Command, Dtmf, Ended, ForkMessage, LiveEventKind, ModelLost, Notice
+from tandem.seam import (
+    MAX_TEXT,
+    Acknowledge,
+    Acted,
+    Command,
+    Dtmf,
+    Ended,
+    ForkMessage,
+    LiveEventKind,
+    ModelLost,
+    Notice,
+    Placed,
+    Tell,
+)
 from tandem.settings import Agent, MediaFork, ServerVad
 
 OWN: Final = ""
@@ -88,7 +102,7 @@ class Conversation:
     A model that is lost is reported to ``on_lost``, which owes another ``attach`` or ``give_up``; the latter by default.
     """
 
-    def __init__(self, call: str, agent: Agent, carriage: Carriage, world: World) -> None:
+    def __init__(self, call: str, agent: Agent, carriage: Carriage, world: World, placed: Placed | None = None) -> None:
         clock = world.clock
         self.call = call
         self.lost: str | None = None
@@ -145,7 +159,12 @@ class Conversation:
             self._counts,
             self._memory,
             self._answer,
+            {tools.ACKNOWLEDGE: self._acknowledge, tools.MACHINE: lambda _: self._is_machine()},
         )
+        self._answering: Answering | None = None
+        """Of a call that we placed, where it is to be found out who answered."""
+        if placed is not None and placed.detect:
+            self._answering = Answering(carriage.rate, self._command, self._greet)
         self._ids = 0
 
     def attach(self, model: Model) -> None:
@@ -190,6 +209,10 @@ class Conversation:
 
     def on_caller_audio(self, l16: bytes) -> None:
         """The next bytes of the caller's L16, any number of them."""
+        if self._answering is not None:
+            self._answering.hear(l16)
+            if self._answering.holding:
+                return
         if self._model_full:
             self._counts.caller_frames_dropped += 1
             return
@@ -197,6 +220,9 @@ class Conversation:
         if event:
             self._recent.add(event)
             self._send_audio(event)
+        self._greet()
+
+    def _greet(self) -> None:
         if not self._greeted:
             self._greeted = True
             self._floor.request(f'Say exactly this to the caller: "{self._greeting}"')
@@ -220,6 +246,8 @@ class Conversation:
         elif isinstance(notice, Acted):
             if not self._actions.on_acted(notice):
                 self._counts.add("leg_texts_ignored", "unknown_action")
+        elif isinstance(notice, Tell):
+            self._on_tell(notice.text)
         elif not self._decisions.on_state(notice):
             self._counts.add("leg_texts_ignored", "unknown_transfer")
 
@@ -451,6 +479,25 @@ class Conversation:
         if self._model is not None:
             self._floor.item_sent(item)
             self._send(client_events.function_call_output(item, call_id, output))
+
+    def _on_tell(self, text: str) -> None:
+        """What the agent is told is what it speaks about, in place of a greeting that was not said yet."""
+        self._greeted = True
+        if self._answering is not None:
+            self._answering.release()
+        item = self._new_id("told")
+        self._memory.said(item, "user", f"[Tandem] {text}")
+        if self._model is not None:
+            self._floor.item_sent(item)
+            self._send(client_events.user_message(item, f"[Tandem] {text}"))
+        self._floor.request()
+
+    def _acknowledge(self, call_id: str) -> None:
+        self._command(Acknowledge(id=call_id))
+
+    def _is_machine(self) -> None:
+        if self._answering is not None:
+            self._answering.agent_says_machine()
 
     def _settle(self, call_id: str, result: Result, respond: bool) -> None:
         self._errands.settle(call_id, result, respond)

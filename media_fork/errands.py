@@ -6,7 +6,7 @@ the model responds once it has all their results. Audio never waits for any of i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -32,7 +32,8 @@ MAX_REMEMBERED: Final = 64
 
 
 class Errands:
-    """One conversation's. ``answer`` gives the model the output of a function call."""
+    """One conversation's. ``answer`` gives the model the output of a function call; ``reports`` are the tools by which the agent
+    only says something, and hears what comes of it, if anything, as a message."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Errands:
         counts: Counts,
         memory: Memory,
         answer: Callable[[str, str], None],
+        reports: Mapping[str, Callable[[str], None]],
     ) -> None:
         self._http_tools = {tool.name: tool for tool in agent.tools}
         self._recording_actions = {action.value: action for action in tools.recording_actions(agent.recording)}
@@ -58,6 +60,7 @@ class Errands:
         self._counts = counts
         self._memory = memory
         self._answer = answer
+        self._reports = reports
         self._noted: dict[str, dict[str, Any]] = {}
         """Function calls of the response under way, by call_id."""
         self._records: dict[str, ToolCallRecord] = {}
@@ -109,6 +112,9 @@ class Errands:
                 self._decisions.hang_up(call_id, _words(arguments, "reason"))
             elif name == tools.RECORDING and self._recording_actions:
                 self._record(call_id, _words(arguments, "action"))
+            elif name in self._reports:
+                self._reports[name](call_id)
+                self.settle(call_id, tools.NOTED, respond=False)
             elif name not in self._http_tools:
                 self.settle(call_id, tools.failure("unknown_tool", f"there is no tool named {name[:64]!r}"))
             elif self._running + len(beside) >= MAX_RUNNING:

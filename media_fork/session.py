@@ -149,8 +149,9 @@ class Sessions:
         if agent is None:
             raise RefusedError(RefusalCause.UNKNOWN_AGENT, f"there is no agent named {request.agent!r}")
         carriage = CARRIAGES[request.codec]
-        conversation = Conversation(request.call, agent, carriage, self._world)
-        offer = Offer(agent, self._settings.places, self._world.tool_servers)
+        placed = request.placed
+        conversation = Conversation(request.call, agent, carriage, self._world, placed)
+        offer = Offer(agent, self._settings.places, self._world.tool_servers, placed)
         clock = self._world.clock
         models = Succession(
             conversation,
@@ -176,7 +177,7 @@ class Sessions:
         self._by_id[session.session] = session
         self._by_token[session.token] = session
         self._count()
-        token_ms = self._settings.media_fork.token_ms
+        token_ms = placed.hold_ms if placed is not None else self._settings.media_fork.token_ms
         session.ready(models, clock.call_at(clock.now() + token_ms / 1000, lambda: session.end("expired")))
         self._world.metrics.counts.add("sessions_reserved", request.codec.value)
         return SessionReply(

@@ -1,6 +1,6 @@
 """What the model may call: transfer and hang_up, which are decisions for the switch, and the agent's HTTP tools."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,12 +9,14 @@ import orjson
 
 from tandem.destinations import Destination, RingGroup
 from tandem.recording import ConsentBy, Recording, RecordingMode
-from tandem.seam import RecordingAction
+from tandem.seam import Placed, RecordingAction
 from tandem.settings import Agent, HttpTool
 
 TRANSFER: Final = "transfer"
 HANG_UP: Final = "hang_up"
 RECORDING: Final = "recording"
+ACKNOWLEDGE: Final = "acknowledge"
+MACHINE: Final = "answering_machine"
 MAX_BODY_BYTES: Final = 64 << 10
 """Of a tool's reply; a larger one is an error."""
 MAX_OUTPUT_CHARACTERS: Final = 16 << 10
@@ -33,12 +35,19 @@ class Result:
     """It says that the tool's server is not in order."""
 
 
+NOTED: Final = Result(
+    "noted", orjson.dumps({"outcome": "noted", "detail": "You will be told what comes of it."}).decode()
+)
+
+
 def failure(status: str, message: str, *, unfit: bool = False) -> Result:
     """A tool call that came to nothing, and why, in words that the model can use."""
     return Result(status, orjson.dumps({"error": message}).decode(), unfit)
 
 
-def definitions(agent: Agent, destinations: Mapping[str, Destination | RingGroup]) -> list[dict[str, Any]]:
+def definitions(
+    agent: Agent, destinations: Mapping[str, Destination | RingGroup], placed: Placed | None = None
+) -> list[dict[str, Any]]:
     """The ``tools`` of session.update. ``destinations``: those of the settings and their ring groups; the agent's are offered."""
     tools = [_function(tool.name, tool.description, tool.parameters) for tool in agent.tools]
     places = _places(agent, destinations)
@@ -72,6 +81,8 @@ def definitions(agent: Agent, destinations: Mapping[str, Destination | RingGroup
             },
         )
     )
+    if placed is not None:
+        tools += _placed(placed)
     return tools
 
 
@@ -124,6 +135,21 @@ def _recording(actions: Mapping[RecordingAction, str]) -> dict[str, Any]:
             "additionalProperties": False,
         },
     )
+
+
+def _placed(placed: Placed) -> Iterator[dict[str, Any]]:
+    """What there is to say on a call that we placed."""
+    nothing = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    if placed.detect:
+        yield _function(
+            MACHINE, "Call this as soon as you notice that a voicemail or an announcement has answered.", nothing
+        )
+    if placed.acknowledge:
+        yield _function(
+            ACKNOWLEDGE,
+            "Call this when the person says that they take it upon them. Wait for what you are told.",
+            nothing,
+        )
 
 
 def _function(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:

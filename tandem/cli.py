@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from tandem import call_command, do_not_call_command
 from tandem.command import (
     CONFIG,
     ConfigOption,
@@ -26,11 +27,13 @@ from tandem.command import (
 from tandem.recording_cli import app as recording_app
 
 app = group("A speech-to-speech AI agent on your own SIP trunks.")
-call_app = group("Look at one call, or place one.")
+call_app = group("Look at one call, have one placed, or try the edge with one.")
 db_app = group("The records' database.")
 app.add_typer(call_app, name="call")
 app.add_typer(db_app, name="db")
 app.add_typer(recording_app, name="recording")
+app.add_typer(do_not_call_command.app, name="do-not-call")
+call_app.command()(call_command.dial)
 
 
 AtOption = Annotated[
@@ -323,7 +326,7 @@ def place(
     out: Annotated[Path | None, typer.Option(help="WAV to write: left what was said, right what was heard.")] = None,
     config: ConfigOption = CONFIG,
 ) -> None:
-    """Place a probe call through the edge: is it answered, and is anything heard?"""
+    """Try the edge with a call as from a trunk: is it answered, and is anything heard? To call somebody: `tandem call dial`."""
     with _lab("call place"):
         from lab.place import CannotPlace, Probe
         from lab.place import place as place_call

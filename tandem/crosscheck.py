@@ -28,7 +28,7 @@ are silent a call holds some 17 KB for a dozen seconds: then they fill half of t
 """
 VOICEMAIL = "voicemail"
 """The fallback that is not a destination: a beep and a recording on the worker."""
-BUILT_IN_TOOLS = ("transfer", "hang_up", "recording")
+BUILT_IN_TOOLS = ("transfer", "hang_up", "recording", "acknowledge", "answering_machine")
 """No HTTP tool may take their names."""
 
 

@@ -77,6 +77,11 @@ class Call(Base):
     cause: Mapped[str]
     sip_status: Mapped[int | None]
     transferred_to: Mapped[str | None]
+    direction: Mapped[str]
+    answered_by: Mapped[str | None]
+    answer_rule: Mapped[str | None]
+    detected_ms: Mapped[int | None]
+    joined_ms: Mapped[int | None]
 
 
 class Turn(Base):
@@ -160,6 +165,15 @@ class Recording(Base):
     sha256: Mapped[str]
     keep_until: Mapped[float]
     purged_at: Mapped[float | None]
+
+
+class DoNotCall(Base):
+    __tablename__ = "do_not_call"
+
+    number: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    added_at: Mapped[float]
 
 
 TABLES: Mapping[str, Table] = Base.metadata.tables

@@ -23,6 +23,39 @@ class Outcome(StrEnum):
     CONTROLLER_LOST = "controller_lost"
     """esl_app died during the call; closed when it came back."""
 
+    CALLEE_HUNG_UP = "callee_hung_up"
+    """Of a call that we placed: whoever was called ended it."""
+    NOT_REACHED = "not_reached"
+    """Of a call that we placed: not answered; ``cause`` is a TransferOutcome, or who ended it before that."""
+    MACHINE_ANSWERED = "machine_answered"
+    """Of a call that we placed: hung up on a machine or a fax, which ``cause`` tells."""
+    MESSAGE_LEFT = "message_left"
+    """Of a call that we placed: a machine has recorded the message."""
+
+
+class Answerer(StrEnum):
+    """Who answered a call that we placed."""
+
+    HUMAN = "human"
+    MACHINE = "machine"
+    """A voicemail or an announcement."""
+    FAX = "fax"
+    SILENCE = "silence"
+    """Nobody speaks."""
+
+
+class AnswerRule(StrEnum):
+    """What decided who answered."""
+
+    BRIEF_SPEECH = "brief_speech"
+    LONG_SPEECH = "long_speech"
+    BEEP = "beep"
+    FAX_TONE = "fax_tone"
+    NO_SPEECH = "no_speech"
+    SILENCE_AFTER_GREETING = "silence_after_greeting"
+    AGENT = "agent"
+    """The agent noticed, and said so by its tool."""
+
 
 class RefusalCause(StrEnum):
     """Why a call was refused before answer. See ``SIP_STATUS`` for what the caller's side is told."""
@@ -89,6 +122,29 @@ class Consent(StrEnum):
     """The caller heard the announcement to its end and stayed."""
     GIVEN = "given"
     REFUSED = "refused"
+
+
+class PlacingRefusal(StrEnum):
+    """Why a call that somebody asked for was not placed, beside the refusals of the dial policy."""
+
+    UNKNOWN_AGENT = "unknown_agent"
+    UNKNOWN_TRUNK = "unknown_trunk"
+    TRUNK_OF_ANOTHER_TENANT = "trunk_of_another_tenant"
+    CALLER_ID_NOT_APPROVED = "caller_id_not_approved"
+    UNKNOWN_MESSAGE = "unknown_message"
+    """There is no such file among ``outbound.messages``, or none was named."""
+    OUTSIDE_CALLING_HOURS = "outside_calling_hours"
+    DO_NOT_CALL = "do_not_call"
+    DATABASE_AWAY = "database_away"
+    """Whether the number may be called could not be looked up."""
+    ALREADY_PLACED = "already_placed"
+    """There was a call of this id before."""
+    TENANT_AT_CAPACITY = "tenant_at_capacity"
+    AT_CAPACITY = "at_capacity"
+    TRUNK_TOO_BUSY = "trunk_too_busy"
+    """More calls wait for their turn on this trunk than can be placed soon."""
+    DRAINING = "draining"
+    SWITCH_AWAY = "switch_away"
 
 
 SIP_STATUS: dict[RefusalCause, tuple[int, str]] = {

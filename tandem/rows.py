@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from tandem.outcome import Consent, Outcome, RecordingState, TransferOutcome
+from tandem.outcome import Answerer, AnswerRule, Consent, Outcome, RecordingState, TransferOutcome
 from tandem.recording import RecordingFormat
 
 MAX_TEXT = 65536
@@ -70,6 +70,16 @@ class CallRecord(_Row):
     """Why it was refused (a RefusalCause) or lost, in one word or a few; else empty."""
     sip_status: Integer | None = None
     transferred_to: Text | None = None
+    direction: Literal["in", "out"] = "in"
+    """``out``: we placed it; then ``caller`` is the number we showed, ``number`` whom we called."""
+    answered_by: Answerer | None = None
+    """Of a call that we placed: a human or a machine, where that was to be found out."""
+    answer_rule: AnswerRule | None = None
+    """What decided that."""
+    detected_ms: Integer | None = None
+    """When, since the answer."""
+    joined_ms: Integer | None = None
+    """Of a call that we placed: from its answer until the agent heard it."""
 
 
 class TurnRecord(_Row):

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
-from tandem.outcome import ActionOutcome, TransferOutcome
+from tandem.outcome import ActionOutcome, Answerer, AnswerRule, TransferOutcome
 
 
 def _whole(text: str) -> str:
@@ -26,6 +26,7 @@ Said = Annotated[str, AfterValidator(_whole)]
 """What a model said, its NULs replaced: FreeSWITCH cuts a string there, and what came of it might be a name or a number."""
 MAX_TEXT = 2048
 MAX_ID = 128
+MAX_CONTEXT = 8192
 
 
 class Seam(BaseModel):
@@ -39,6 +40,19 @@ class Codec(StrEnum):
     PCMA = "PCMA"
     L16 = "L16"
     """Anything wideband: the fork runs at 16 kHz and the model at 24 kHz PCM."""
+
+
+class Placed(Seam):
+    """What a session must know of a call that we place."""
+
+    hold_ms: int = Field(ge=1000, le=300_000)
+    """How long the session waits for its fork: as long as the call may ring."""
+    context: str = Field(default="", max_length=MAX_CONTEXT)
+    """What this call is about, told to the model beside the agent's instructions."""
+    detect: bool = False
+    """Find out who answered, and greet nobody but a human, or a line on which nobody speaks."""
+    acknowledge: bool = False
+    """Offer the tool ``acknowledge``."""
 
 
 class SessionRequest(Seam):
@@ -55,6 +69,8 @@ class SessionRequest(Seam):
     tenant: str = Field(default="default", max_length=MAX_ID)
     verified: str = Field(default="", max_length=MAX_ID)
     """STIR/SHAKEN status as the edge read it."""
+    placed: Placed | None = None
+    """None: the call came in."""
 
 
 class SessionReply(Seam):
@@ -104,6 +120,23 @@ class HangUp(Seam):
     heard: bool = True
 
 
+class WhoAnswered(Seam):
+    """Who answered a call that we placed, as far as one can hear; a later one corrects an earlier one."""
+
+    command: Literal["who_answered"] = "who_answered"
+    who: Answerer
+    rule: AnswerRule
+    ready: bool = False
+    """A machine that now records what is said."""
+
+
+class Acknowledge(Seam):
+    """The person called takes it upon them, as the agent understood."""
+
+    command: Literal["acknowledge"] = "acknowledge"
+    id: str = Field(min_length=1, max_length=MAX_ID)
+
+
 class ModelLost(Seam):
     """The model is gone in mid-call and will not come back; esl_app takes the caller to the fallback."""
 
@@ -131,7 +164,7 @@ class Record(Seam):
 
 Action = Record
 """A command that esl_app carries out at once, and answers with Acted."""
-Command = Annotated[Transfer | HangUp | ModelLost | Action, Field(discriminator="command")]
+Command = Annotated[Transfer | HangUp | WhoAnswered | Acknowledge | ModelLost | Action, Field(discriminator="command")]
 
 
 class ForkMessage(Seam):
@@ -167,6 +200,13 @@ class Acted(Seam):
     """In words for the agent."""
 
 
+class Tell(Seam):
+    """Something that the agent should know, and speak about."""
+
+    notice: Literal["tell"] = "tell"
+    text: str = Field(min_length=1, max_length=MAX_TEXT)
+
+
 class Ended(Seam):
     """The call leaves the agent; sent as the final text of ``uuid_audio_fork stop``."""
 
@@ -174,7 +214,7 @@ class Ended(Seam):
     why: str = Field(max_length=MAX_ID)
 
 
-Notice = Dtmf | TransferState | Acted | Ended
+Notice = Dtmf | TransferState | Acted | Tell | Ended
 
 FORK_MESSAGE: TypeAdapter[ForkMessage] = TypeAdapter(ForkMessage)
 NOTICE: TypeAdapter[Notice] = TypeAdapter(Annotated[Notice, Field(discriminator="notice")])

@@ -47,6 +47,7 @@ from tandem.fields import (
     Text,
     matching,
 )
+from tandem.placing import Outbound
 from tandem.realtime import RealtimeModel
 from tandem.recipients import Notify, Section
 from tandem.recording import Recording, Recordings
@@ -447,6 +448,7 @@ class Settings(Model):
     ring_groups: dict[Name, RingGroup] = {}
     """Names of several destinations that are rung as one; used wherever a destination's name is, but not by the edge alone."""
     policy: Policy = Policy()
+    outbound: Outbound = Outbound()
     emergency: Emergency = Emergency()
     workers: Annotated[dict[Name, Worker], Field(min_length=1, max_length=100)]
     rtpengine: dict[Name, RtpEngine] = {}
@@ -531,6 +533,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
             ),
             "recordings": settings.recordings.model_copy(
                 update={"folder": (folder / settings.recordings.folder).resolve()}
+            ),
+            "outbound": settings.outbound.model_copy(
+                update={"messages": (folder / settings.outbound.messages).resolve()}
             ),
             "emergency": settings.emergency.model_copy(
                 update={"notify": notify.model_copy(update={"journal": (folder / notify.journal).resolve()})}

@@ -43,6 +43,7 @@ def _scenario_site(data: dict[str, Any]) -> None:
     data["media_fork"] = {"tool_failures": 1, "tool_rest_seconds": 1}
     data["model"]["reconnect_within_ms"] = 2500
     data["esl_app"] = {"fork_within_ms": 3000, "voicemail_seconds": 5, "api_token": API_TOKEN}
+    data["outbound"] = {"windows": ["daily 00:00-24:00"]}
 
 
 BRIEF_AGENT = {

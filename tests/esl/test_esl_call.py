@@ -26,6 +26,7 @@ def test_a_call_is_answered_only_once_its_session_is_reserved(world: World) -> N
             "trunk": "carrier",
             "tenant": "default",
             "verified": "",
+            "placed": None,
         }
     ]
     call.hang_up()

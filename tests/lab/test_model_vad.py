@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lab.vad import SpeechStarted, SpeechStopped, VoiceActivity
 from lab.voice import speak
 from media_fork import g711
+from media_fork.voice_activity import SpeechStarted, SpeechStopped, VoiceActivity
 
 RATE = 8000
 VOICES = ("caller", "sales", "marin", "cedar", "sage")

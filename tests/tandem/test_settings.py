@@ -62,7 +62,7 @@ WRONG = {
         "edgee",
         (
             "edgee: is not a known key; expected one of: destinations, edge, emergency, esl_app, freeswitch, media_fork, "
-            "model, numbers, policy, recordings, records, ring_groups, routes, rtpengine, tenants, trunks, workers"
+            "model, numbers, outbound, policy, recordings, records, ring_groups, routes, rtpengine, tenants, trunks, workers"
         ),
     ),
     "unknown key": (

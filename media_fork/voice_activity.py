@@ -80,7 +80,7 @@ class VoiceActivity:
         return [event for event in events if event is not None]
 
     def _frame(self, frame: Pcm) -> SpeechStarted | SpeechStopped | None:
-        level_db = _level_db(frame)
+        level_db = level(frame)
         sounds_like_speech = self._judge.is_speech(frame.tobytes(), self._rate)
         self._frames += 1
         if self._frames <= WARM_UP_FRAMES:
@@ -118,8 +118,8 @@ class VoiceActivity:
         self._floor_db = min(max(self._floor_db, SILENT_DB), FLOOR_HIGHEST_DB)
 
 
-def _level_db(frame: Pcm) -> float:
-    """dB relative to full scale."""
+def level(frame: Pcm) -> float:
+    """Of its samples, dB relative to full scale."""
     samples = frame.astype(np.float64)
     power = float(samples @ samples) / len(samples)
     return 10.0 * math.log10(power / 32768.0**2) if power else SILENT_DB

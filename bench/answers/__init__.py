@@ -1,0 +1,1 @@
+"""How often the answer detection errs, and how soon it decides, on recordings made here."""
