@@ -16,12 +16,13 @@ from tandem import entry
 from tandem.notify.delivery import Metrics, Notifier
 from tandem.notify.journal import Journal, JournalInUseError
 from tandem.notify.mailbox import Mailbox
+from tandem.notify.notice import Notice
 from tandem.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 
-def application(notifier: Notifier, journal: Journal, metrics: Metrics) -> web.Application:
+def application(notifier: Notifier, journal: Journal[Notice], metrics: Metrics) -> web.Application:
     """/healthz and /metrics."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -49,7 +50,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     notify = settings.emergency.notify
-    journal = Journal(notify.journal)
+    journal = Journal(notify.journal, Notice.model_validate_json)
     if journal.failure:
         _log.error("the journal cannot be kept on disk, notices are in memory alone: %s", journal.failure)
     metrics = Metrics()

@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 
 import aiohttp
+from pydantic import BaseModel
 
 from tandem.notify.notice import Notice
 from tandem.recipients import Email, Event, Mailbox, Recipient, Syslog, SyslogTransport, Webhook
@@ -43,7 +44,7 @@ async def tell(recipient: Recipient, notice: Notice, http: aiohttp.ClientSession
     try:
         async with asyncio.timeout(PATIENCE_S):
             if isinstance(recipient, Webhook):
-                await _post(recipient, notice, http, int(now()))
+                await post(recipient.url, recipient.secret.get_secret_value(), notice, http, int(now()))
             elif isinstance(recipient, Email):
                 await asyncio.to_thread(_mail, recipient, notice)
             else:
@@ -54,13 +55,11 @@ async def tell(recipient: Recipient, notice: Notice, http: aiohttp.ClientSession
         raise DeliveryError(f"{type(error).__name__}: {error}") from error
 
 
-async def _post(recipient: Webhook, notice: Notice, http: aiohttp.ClientSession, timestamp: int) -> None:
+async def post(url: str, secret: str, notice: BaseModel, http: aiohttp.ClientSession, timestamp: int) -> None:
+    """One signed POST of JSON. Raises DeliveryError, aiohttp.ClientError, OSError."""
     body = notice.model_dump_json(exclude_none=True).encode()
-    headers = {
-        "Content-Type": "application/json",
-        SIGNATURE: signature(recipient.secret.get_secret_value(), timestamp, body),
-    }
-    async with http.post(recipient.url, data=body, headers=headers, allow_redirects=False) as reply:
+    headers = {"Content-Type": "application/json", SIGNATURE: signature(secret, timestamp, body)}
+    async with http.post(url, data=body, headers=headers, allow_redirects=False) as reply:
         if not 200 <= reply.status < 300:
             raise DeliveryError(f"HTTP {reply.status}")
 

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from tandem.notify import courier
 from tandem.notify import notice as notices
-from tandem.notify.channels import DeliveryError, tell
-from tandem.notify.journal import Delivery, Journal
+from tandem.notify.channels import tell
+from tandem.notify.courier import Courier
+from tandem.notify.journal import Journal
 from tandem.notify.mailbox import Mailbox, MailboxError
 from tandem.notify.notice import Notice, NoticeError
 from tandem.recipients import Event, Notify, Recipient
@@ -22,9 +24,6 @@ POLL_S = 0.1
 """Between two looks into the mailbox."""
 AWAY_S = 1.0
 """The same while Kamailio is away."""
-FIRST_RETRY_S = 1.0
-LAST_RETRY_S = 300.0
-TIDY_S = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -40,26 +39,8 @@ class Metrics:
         self.unreadable = Counter(
             "tandem_notify_unreadable_total", "Notices that could not be read.", registry=self.registry
         )
-        self.lost = Counter(
-            "tandem_notify_lost_total", "Notices forgotten before somebody was told.", registry=self.registry
-        )
-        self.deliveries = Counter(
-            "tandem_notify_deliveries_total",
-            "Attempts to tell somebody.",
-            ["recipient", "result"],
-            registry=self.registry,
-        )
-        self.waiting = Gauge(
-            "tandem_notify_waiting", "Notices that somebody is still to be told.", ["recipient"], registry=self.registry
-        )
         self.edge_up = Gauge("tandem_notify_edge_up", "1: the edge can be asked.", registry=self.registry)
-        self.delay = Histogram(
-            "tandem_notify_delay_seconds",
-            "From the call to somebody being told of it.",
-            ["recipient"],
-            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600),
-            registry=self.registry,
-        )
+        self.courier = courier.Metrics("tandem_notify", self.registry)
         for event in Event:
             self.notices.labels(event.value)
 
@@ -79,7 +60,7 @@ class Notifier:
     def __init__(
         self,
         emergency: Emergency,
-        journal: Journal,
+        journal: Journal[Notice],
         mailbox: Mailbox,
         http: aiohttp.ClientSession,
         metrics: Metrics,
@@ -91,19 +72,24 @@ class Notifier:
         self._settings: Notify = emergency.notify
         self._journal = journal
         self._mailbox = mailbox
-        self._http = http
         self._metrics = metrics
-        self._now = now
-        self._chance = chance
-        self._news = {name: asyncio.Event() for name in self._settings.recipients}
+        self._courier: Courier[Notice, Recipient] = Courier(
+            journal,
+            self._settings.recipients,
+            lambda recipient, notice: tell(recipient, notice, http, now),
+            metrics.courier,
+            keep_days=self._settings.keep_days,
+            give_up_hours=self._settings.give_up_hours,
+            now=now,
+            chance=chance,
+        )
         self.edge_up = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Within it, it works. At the end attempts under way are broken off: the journal has what is still to be told."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._fetch()), group.create_task(self._tidy())]
-            tasks += [group.create_task(self._tell(*item)) for item in self._settings.recipients.items()]
+            tasks = [group.create_task(self._fetch()), group.create_task(self._courier.carry())]
             try:
                 yield
             finally:
@@ -112,10 +98,7 @@ class Notifier:
 
     def waiting(self) -> dict[str, int]:
         """Notices that each recipient is still to be told."""
-        waiting = self._journal.waiting()
-        for name in self._settings.recipients:
-            self._metrics.waiting.labels(name).set(waiting.get(name, 0))
-        return waiting
+        return self._courier.waiting()
 
     async def _fetch(self) -> None:
         # The edge leaves nothing where there is nobody to tell.
@@ -144,56 +127,9 @@ class Notifier:
             await self._mailbox.done(number)
             return
         wanted = [name for name, recipient in self._settings.recipients.items() if concerns(recipient, notice)]
-        if self._journal.add(notice, same, wanted):
+        if self._courier.add(notice, same, wanted):
             self._metrics.notices.labels(notice.event.value).inc()
             _log.info("%s: to tell %s", notice.event.value, ", ".join(wanted) or "nobody", extra={"call": notice.call})
-            for name in wanted:
-                self._news[name].set()
         # What is not on disk stays with the edge as well, for the next notifier.
         if self._journal.failure is None:
             await self._mailbox.done(number)
-
-    async def _tell(self, name: str, recipient: Recipient) -> None:
-        while True:
-            delivery = self._journal.next(name)
-            if delivery is None:
-                self._news[name].clear()
-                try:
-                    async with asyncio.timeout(FIRST_RETRY_S):
-                        await self._news[name].wait()
-                except TimeoutError:
-                    pass
-                continue
-            await self._attempt(delivery, recipient)
-
-    async def _attempt(self, delivery: Delivery, recipient: Recipient) -> None:
-        notice = delivery.notice
-        age = self._now() - notice.time.timestamp()
-        extra = {"call": notice.call, "recipient": delivery.recipient, "attempt": delivery.attempts + 1}
-        try:
-            await tell(recipient, notice, self._http, self._now)
-        except DeliveryError as error:
-            if age > self._settings.give_up_hours * 3600:
-                self._count(delivery, "given_up")
-                self._journal.give_up(delivery, str(error))
-                _log.error("%s: given up: %s", notice.event.value, error, extra=extra)
-                return
-            self._count(delivery, "failed")
-            pause = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(delivery.attempts, 16)) * (0.5 + self._chance() / 2)
-            self._journal.later(delivery, pause, str(error))
-            _log.warning("%s: not told, again in %.1f s: %s", notice.event.value, pause, error, extra=extra)
-            return
-        self._journal.told(delivery)
-        self._count(delivery, "told")
-        self._metrics.delay.labels(delivery.recipient).observe(max(0.0, self._now() - notice.time.timestamp()))
-        _log.info("%s: told", notice.event.value, extra=extra)
-
-    def _count(self, delivery: Delivery, result: str) -> None:
-        self._metrics.deliveries.labels(delivery.recipient, result).inc()
-
-    async def _tidy(self) -> None:
-        while True:
-            if lost := self._journal.tidy(self._settings.keep_days):
-                self._metrics.lost.inc(lost)
-                _log.error("the journal is full: %d notices forgotten untold", lost)
-            await asyncio.sleep(TIDY_S)

@@ -9,9 +9,31 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
-from tandem.notify.notice import Notice
+
+class News(Protocol):
+    """Something to be told: a pydantic model. ``id`` is the same each time it is told."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def event(self) -> StrEnum: ...
+
+    @property
+    def time(self) -> datetime: ...
+
+    @property
+    def call(self) -> str: ...
+
+    def model_dump_json(self) -> str: ...
+
+
+N = TypeVar("N", bound=News)
 
 MAX_NOTICES = 50_000
 """Kept at most, told or not; beyond it the oldest are forgotten."""
@@ -30,20 +52,21 @@ class JournalInUseError(Exception):
 
 
 @dataclass(frozen=True)
-class Delivery:
+class Delivery(Generic[N]):
     """A notice that one recipient is to be told."""
 
-    notice: Notice
+    notice: N
     recipient: str
     attempts: int
     """That failed so far."""
 
 
-class Journal:
-    """``now`` is Unix seconds. Raises JournalInUseError."""
+class Journal(Generic[N]):
+    """``read`` makes a notice of its JSON; ``now`` is Unix seconds. Raises JournalInUseError."""
 
-    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, read: Callable[[str], N], now: Callable[[], float] = time.time) -> None:
         self.failure: Exception | None = None
+        self._read = read
         self._now = now
         self._lock: int | None = None
         try:
@@ -61,7 +84,7 @@ class Journal:
         except (OSError, sqlite3.Error) as error:
             self._give_up_disk(error)
 
-    def add(self, notice: Notice, same: str, recipients: Iterable[str]) -> bool:
+    def add(self, notice: N, same: str, recipients: Iterable[str]) -> bool:
         """Write down that ``recipients`` are to be told; False where that was written down before."""
         try:
             return self._add(notice, same, recipients)
@@ -69,7 +92,7 @@ class Journal:
             self._give_up_disk(error)
             return self._add(notice, same, recipients)
 
-    def _add(self, notice: Notice, same: str, recipients: Iterable[str]) -> bool:
+    def _add(self, notice: N, same: str, recipients: Iterable[str]) -> bool:
         with self._database as database:
             added = database.execute(
                 "insert or ignore into notices values (?, ?, ?, ?)",
@@ -82,26 +105,26 @@ class Journal:
                 )
         return bool(added)
 
-    def next(self, recipient: str) -> Delivery | None:
+    def next(self, recipient: str) -> Delivery[N] | None:
         """What is due for a recipient: emergencies before tests, then the oldest. None where nothing is."""
         row = self._database.execute(
             "select body, attempts from deliveries join notices on id = notice where state = 'waiting' and recipient = ? "
             "and due <= ? order by json_extract(body, '$.test'), at limit 1",
             (recipient, self._now()),
         ).fetchone()
-        return Delivery(Notice.model_validate_json(row[0]), recipient, row[1]) if row else None
+        return Delivery(self._read(row[0]), recipient, row[1]) if row else None
 
-    def told(self, delivery: Delivery) -> None:
+    def told(self, delivery: Delivery[N]) -> None:
         self._update(delivery, "told", 0, "")
 
-    def later(self, delivery: Delivery, seconds: float, error: str) -> None:
+    def later(self, delivery: Delivery[N], seconds: float, error: str) -> None:
         """It failed; it is due again in so many seconds."""
         self._update(delivery, "waiting", self._now() + seconds, error)
 
-    def give_up(self, delivery: Delivery, error: str) -> None:
+    def give_up(self, delivery: Delivery[N], error: str) -> None:
         self._update(delivery, "given up", 0, error)
 
-    def _update(self, delivery: Delivery, state: str, due: float, error: str) -> None:
+    def _update(self, delivery: Delivery[N], state: str, due: float, error: str) -> None:
         values = (state, delivery.attempts + 1, due, error, delivery.notice.id, delivery.recipient)
         try:
             with self._database as database:
