@@ -95,13 +95,20 @@ class Api:
     def __init__(self, host: str, port: int, token: str) -> None:
         self._token = token.encode()
         self._routes: list[tuple[str, str, re.Pattern[str], Handler]] = []
+        self._open: list[re.Pattern[str]] = []
         pool = Pool(MAX_REQUESTS)
         self._server = WebServer((host, port), self._serve, spawn=pool)
 
-    def route(self, method: str, path: str, handler: Handler) -> None:
-        """``path``: as ``/v1/calls/{call}``, where a name in braces stands for one step. ``handler`` may raise ApiError."""
+    def route(self, method: str, path: str, handler: Handler, *, open_to_all: bool = False) -> None:
+        """``path``: as ``/v1/calls/{call}``, where a name in braces stands for one step. ``handler`` may raise ApiError.
+
+        ``open_to_all``: without the token, because the path itself has something that cannot be guessed.
+        """
         steps = (f"(?P<{step[1:-1]}>[^/]+)" if step.startswith("{") else re.escape(step) for step in path.split("/"))
-        self._routes.append((method, path, re.compile("/".join(steps)), handler))
+        pattern = re.compile("/".join(steps))
+        self._routes.append((method, path, pattern, handler))
+        if open_to_all:
+            self._open.append(pattern)
 
     def start(self) -> None:
         """Raises OSError where the port is taken."""
@@ -114,7 +121,8 @@ class Api:
         route = "none"
         headers: list[tuple[str, str]] = []
         try:
-            self._authenticate(environ)
+            if not any(pattern.fullmatch(environ.get("PATH_INFO", "")) for pattern in self._open):
+                self._authenticate(environ)
             route, handler, parameters = self._find(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
             query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
             reply = handler(Request(environ["REQUEST_METHOD"], parameters, query, _body(environ)))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from esl_app.context import Carried
 from esl_app.dialling import caller_id, dial_string, in_words
 from esl_app.happenings import Bridged, Happening, LegEnded
 from esl_app.hunt import Candidate, Hunt, Target
@@ -42,10 +43,14 @@ class _NotConnected(Exception):
 
 
 class Consultation:
-    """One attempt to connect the caller with somebody of ``plan``. ``ringing`` is called whenever a target begins to ring."""
+    """One attempt to connect the caller with somebody of ``plan``. ``ringing`` is called whenever a target begins to ring.
 
-    def __init__(self, line: Line, plan: Plan, ringing: Callable[[], None]) -> None:
+    ``carried``: what goes along to those whose trunks are told.
+    """
+
+    def __init__(self, line: Line, plan: Plan, ringing: Callable[[], None], carried: Carried | None = None) -> None:
         self._line = line
+        self._carried = carried
         self._leg = line.leg
         self._plan = plan
         self._told = ringing
@@ -101,6 +106,7 @@ class Consultation:
                 call=arrival.call,
                 caller_id=caller_id(settings.trunks[allowed.trunk], arrival.number, arrival.caller),
                 ring_seconds=allowed.ring_seconds,
+                headers=self._carried.headers(settings.trunks[allowed.trunk].context) if self._carried else {},
             ),
             allowed.ring_seconds,
         )

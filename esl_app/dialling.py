@@ -29,13 +29,27 @@ _NUMBER = re.compile(r"\+?[0-9]{1,15}")
 _DIALLED = re.compile(rf"{_NUMBER.pattern}|{FEATURE_CODE}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_HEADER = re.compile(r"User-to-User|X-Context-[A-Za-z]{1,32}")
+_HEADER_VALUE = re.compile(r"[A-Za-z0-9._~%;=-]{1,1000}")
 _ANONYMOUS = "anonymous"
 
 
 def dial_string(
-    edge: Edge, *, channel: str, number: str, trunk: str, tenant: str, call: str, caller_id: str, ring_seconds: int
+    edge: Edge,
+    *,
+    channel: str,
+    number: str,
+    trunk: str,
+    tenant: str,
+    call: str,
+    caller_id: str,
+    ring_seconds: int,
+    headers: Mapping[str, str] | None = None,
 ) -> str:
-    """A leg to ``number`` over ``trunk``, by way of the edge's first socket. Raises ValueError for a part of the wrong form."""
+    """A leg to ``number`` over ``trunk``, by way of the edge's first socket, with ``headers`` of its INVITE.
+
+    Raises ValueError for a part of the wrong form.
+    """
     variables = {
         "origination_uuid": _checked(_UUID, channel),
         "origination_caller_id_number": _checked(_NUMBER, caller_id) if caller_id else _ANONYMOUS,
@@ -49,6 +63,8 @@ def dial_string(
         "ignore_display_updates": "true",
         "hangup_after_bridge": "true",
     }
+    for name, value in (headers or {}).items():
+        variables[f"sip_h_{_checked(_HEADER, name)}"] = _checked(_HEADER_VALUE, value)
     return _leg(edge, variables, number)
 
 

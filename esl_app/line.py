@@ -15,6 +15,7 @@ from esl_app.media import MediaFork
 from esl_app.protocol import COMMAND_FAILURES
 from esl_app.recording import Recording
 from esl_app.session import Session
+from esl_app.webhooks import TransferNotice
 from tandem.outcome import Outcome, TransferOutcome
 from tandem.rows import CallRecord, Row
 from tandem.seam import Dtmf, HangUp, ModelLost, Record, Transfer, TransferState
@@ -40,6 +41,8 @@ class Services:
     media_fork: MediaFork
     inbound: Inbound
     recorder: Recorder
+    tell: Callable[[TransferNotice], None]
+    """Has the operator's webhooks told how a transfer ended."""
     now: Callable[[], float] = field(default=time.time)
     """Unix seconds, for the records."""
     lines: "dict[str, Line]" = field(default_factory=dict)

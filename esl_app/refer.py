@@ -23,7 +23,7 @@ WATCHDOG_S = 30.0
 POLL_S = 0.1
 """The response to a REFER raises no event; it is seen in a channel variable."""
 
-_TARGET = re.compile(r"sip:(\+?[0-9]{1,15}|[*][0-9*]{1,14})@[A-Za-z0-9.\-\[\]:]{1,253}")
+_TARGET = re.compile(r"sip:(\+?[0-9]{1,15}|[*][0-9*]{1,14})@[A-Za-z0-9.\-\[\]:]{1,253}(\?[A-Za-z0-9.%=&_-]{1,500})?")
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Referral:
     ended: bool = False
 
 
-def refer_to(number: str, host: str) -> str:
-    """A bare URI: FreeSWITCH rewrites everything that does not begin with ``sip:``. Raises ValueError."""
-    uri = f"sip:{number}@{host}"
+def refer_to(number: str, host: str, headers: str = "") -> str:
+    """A bare URI, ``headers`` those of the new call: FreeSWITCH rewrites all that does not begin with ``sip:``. Raises ValueError."""
+    uri = f"sip:{number}@{host}{'?' if headers else ''}{headers}"
     if not _TARGET.fullmatch(uri):
         raise ValueError(f"{uri!r} cannot be a Refer-To")
     return uri

@@ -40,7 +40,8 @@ def move(leg: Leg, inbound: Inbound, target: Dialling, uri: str) -> Moved:
     inbound.hear_notices(leg.uuid, leg.put)
     try:
         _outlive_bridge(leg, True)
-        refer.send(leg, inbound, f"{uri}?Replaces={_replaces(leg, target)}&Require=replaces")
+        mark = "&" if "?" in uri else "?"
+        refer.send(leg, inbound, f"{uri}{mark}Replaces={_replaces(leg, target)}&Require=replaces")
         moved = _watch(leg, target)
         if moved is Moved.NOT:
             _outlive_bridge(leg, False)
@@ -63,7 +64,7 @@ def _replaces(leg: Leg, target: Dialling) -> str:
     if not (_CALL_ID.fullmatch(call_id) and _TAG.fullmatch(its_tag) and _TAG.fullmatch(our_tag)):
         raise ValueError(f"the target's dialog {call_id!r} cannot be named")
     text = quote(f"{call_id};to-tag={its_tag};from-tag={our_tag}", safe="")
-    if len(text) > MAX_URI - 200:
+    if len(text) > MAX_URI - 300:
         raise ValueError(f"a Call-ID of {len(call_id)} characters is too long for a Refer-To")
     return text
 

@@ -10,7 +10,7 @@ from gevent import socket
 from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
-from esl_app import recording, voicemail
+from esl_app import recording, screen_pop, voicemail
 from esl_app.api import Api, ApiError
 from esl_app.archivist import Archivist
 from esl_app.call import Call, Shutdown
@@ -21,9 +21,11 @@ from esl_app.metrics import ACTIVE, DRAINING, DROPPED, DUTY_ERRORS
 from esl_app.operating import Operating
 from esl_app.placing import Placing
 from esl_app.protocol import COMMAND_FAILURES
+from esl_app.screen_pop import ScreenPop
 from esl_app.session import Session
 from esl_app.status import Status
 from esl_app.survivors import Survivors
+from esl_app.webhooks import Webhooks
 from tandem import dial_policy
 from tandem.archive import notes
 from tandem.outcome import RefusalCause
@@ -56,8 +58,14 @@ class Server:
         recordings = notes.incoming(settings.recordings.folder, worker)
         self._survivors = Survivors(self._inbound, recorder, settings.records.url, worker, recordings)
         self._archivist = Archivist(settings.recordings, worker, config)
+        self._webhooks = Webhooks(settings.transfers, settings.transfers.journal / worker)
         self._services = Services(
-            settings, worker, MediaFork(cell.loopback, settings.media_fork.http_port), self._inbound, recorder
+            settings,
+            worker,
+            MediaFork(cell.loopback, settings.media_fork.http_port),
+            self._inbound,
+            recorder,
+            self._webhooks.put,
         )
         self._listener = StreamServer((cell.loopback, settings.esl_app.port), self._serve, backlog=1024)
         self._status = Status(cell.loopback, settings.esl_app.metrics_port, self.health)
@@ -67,6 +75,7 @@ class Server:
         if self._api is not None:
             Operating(self._api, self._services)
             self._placing.serve(self._api)
+            self._api.route("GET", screen_pop.ROUTE, ScreenPop(settings.records.url).answer, open_to_all=True)
 
     @property
     def port(self) -> int:
@@ -78,6 +87,7 @@ class Server:
         voicemail.make_folder(self._services.settings)
         recording.make_folder(self._services.settings, self._services.worker)
         self._judge_destinations()
+        self._webhooks.start()
         self._status.start()
         if self._api is not None:
             self._api.start()
@@ -204,6 +214,7 @@ class Server:
     def stop(self) -> None:
         """Close every socket; what calls there still are is not waited for."""
         self._listener.stop(timeout=1)
+        self._webhooks.close()
         self._inbound.stop()
         if self._api is not None:
             self._api.stop()

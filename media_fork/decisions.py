@@ -17,7 +17,7 @@ from tandem.outcome import TransferOutcome
 from tandem.seam import MAX_ID, MAX_TEXT, Command, HangUp, Transfer, TransferState
 
 OUTCOME_S: Final = 180.0
-"""A transfer without a final outcome after this long has failed; ring times are bounded far below."""
+"""A transfer of which nothing was heard for so long has failed; ring times are bounded far below."""
 INTERRUPTED: Final = Result(
     "interrupted",
     orjson.dumps(
@@ -44,6 +44,8 @@ class Decision:
     reason: str
     number: str = ""
     """Of a transfer to no destination."""
+    summary: str = ""
+    """For who takes the call."""
     sent: bool = False
     timer: Timer | None = field(default=None, repr=False)
 
@@ -72,12 +74,13 @@ class Decisions:
         """Something is decided and not yet done."""
         return bool(self._open)
 
-    def transfer(self, call_id: str, destination: str, reason: str, number: str = "") -> None:
+    def transfer(self, call_id: str, destination: str, reason: str, number: str = "", summary: str = "") -> None:
         """The agent wants the caller put through. One transfer at a time."""
         if any(decision.destination is not None for decision in self._open.values()):
             self._settle(call_id, ANOTHER, True)
         else:
-            self._begin(Decision(call_id, destination[:MAX_TEXT], reason[:MAX_TEXT], number[:MAX_TEXT]))
+            destination, reason, number, summary = (text[:MAX_TEXT] for text in (destination, reason, number, summary))
+            self._begin(Decision(call_id, destination, reason, number, summary))
 
     def hang_up(self, call_id: str, reason: str) -> None:
         """The agent wants to end the call."""
@@ -100,6 +103,10 @@ class Decisions:
             return False
         if state.outcome is not None:
             self._conclude(decision, state.outcome, state.detail)
+        else:
+            # Somebody else is being rung: that takes its own time.
+            _cancel(decision)
+            self._await_outcome(decision)
         return True
 
     def close(self) -> None:
@@ -129,18 +136,22 @@ class Decisions:
         if decision.destination is None:
             self._send(HangUp(id=decision.id, reason=decision.reason, heard=heard))
             return
-        decision.timer = self._clock.call_at(
-            self._clock.now() + OUTCOME_S,
-            lambda: self._conclude(decision, TransferOutcome.FAILED, "no result came of it"),
-        )
+        self._await_outcome(decision)
         self._send(
             Transfer(
                 id=decision.id,
                 destination=decision.destination,
                 number=decision.number,
+                summary=decision.summary,
                 reason=decision.reason,
                 heard=heard,
             )
+        )
+
+    def _await_outcome(self, decision: Decision) -> None:
+        decision.timer = self._clock.call_at(
+            self._clock.now() + OUTCOME_S,
+            lambda: self._conclude(decision, TransferOutcome.FAILED, "no result came of it"),
         )
 
     def _conclude(self, decision: Decision, outcome: TransferOutcome, detail: str) -> None:

@@ -107,6 +107,7 @@ class Errands:
                     _words(arguments, "destination"),
                     _words(arguments, "reason"),
                     _words(arguments, "number"),
+                    _words(arguments, "summary"),
                 )
             elif name == tools.HANG_UP:
                 self._decisions.hang_up(call_id, _words(arguments, "reason"))

@@ -60,9 +60,16 @@ def definitions(
                 {
                     "type": "object",
                     "properties": places
-                    | {"reason": {"type": "string", "description": "What the caller wants, in a few words."}},
+                    | {
+                        "reason": {"type": "string", "description": "What the caller wants, in a few words."},
+                        "summary": {
+                            "type": "string",
+                            "description": "For the person who takes the call, in two or three sentences: who is calling,"
+                            " what they want, what was said and found out so far.",
+                        },
+                    },
                     # With both on offer it is one or the other.
-                    "required": [*(places if len(places) == 1 else ()), "reason"],
+                    "required": [*(places if len(places) == 1 else ()), "reason", "summary"],
                     "additionalProperties": False,
                 },
             )

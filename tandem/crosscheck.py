@@ -46,6 +46,7 @@ def cross_checks(
     yield from _workers(document, ports)
     yield from _media(document)
     yield from _recordings(document, agents)
+    yield from _context(document)
     for agent in agents.values():
         yield from _tools(agent)
 
@@ -339,6 +340,16 @@ def _media(document: Document) -> Iterator[Problem]:
             if other != name:
                 yield document.problem(("rtpengine", name, key), f"{place[0]} is {other}'s already; expected its own")
     yield from _rtp_ports(document, pool)
+
+
+def _context(document: Document) -> Iterator[Problem]:
+    """A key that nobody can use is none."""
+    if _get(_mapping(document.data, "esl_app"), "api_token") is not None:
+        return
+    for name, trunk in _mapping(document.data, "trunks").items():
+        if _get(trunk, "context") in ("key", "full"):
+            message = "its key is fetched over the API, which is off; expected esl_app.api_token"
+            yield document.problem(("trunks", name, "context"), message)
 
 
 def _rtp_ports(document: Document, pool: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Problem]:

@@ -113,6 +113,7 @@ class ToolCall(Base):
 
 class Transfer(Base):
     __tablename__ = "transfers"
+    __table_args__ = (Index("transfers_key", "key_digest"),)
 
     call: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -120,6 +121,10 @@ class Transfer(Base):
     method: Mapped[str]
     answered_by: Mapped[str | None]
     heard: Mapped[bool]
+    reason: Mapped[str]
+    summary: Mapped[str]
+    key_digest: Mapped[str | None]
+    key_expires_at: Mapped[float | None]
     outcome: Mapped[str | None]
     detail: Mapped[str]
     sip_status: Mapped[int | None]

@@ -111,6 +111,15 @@ class Records:
         with self._reading() as connection:
             return _rows(connection, query, CallRecord)
 
+    def of_key(self, key_digest: str, now: float) -> tuple[TransferRecord, CallStory] | None:
+        """The transfer that carried a key, and its call; None where there is no such key, or it has expired at ``now``."""
+        transfers = database.TABLES["transfers"]
+        query = select(transfers).where(transfers.c.key_digest == key_digest, transfers.c.key_expires_at > now)
+        with self._reading() as connection:
+            found = _rows(connection, query, TransferRecord)
+        story = self.call(found[0].call) if found else None
+        return (found[0], story) if story else None
+
     def call(self, id: str) -> CallStory | None:
         """Everything about one call, or None where there is no such call."""
         calls = database.TABLES["calls"]

@@ -128,6 +128,12 @@ class TransferRecord(_Row):
     """The destination that answered: of a ring group one of its members."""
     heard: bool = True
     """Whether the caller had heard all that the agent said before."""
+    reason: Text = ""
+    summary: Text = ""
+    """As the agent put them, for who takes the call."""
+    key_digest: Text | None = None
+    """SHA-256 of the key that the call carried for the screen-pop."""
+    key_expires_at: Time | None = None
     outcome: TransferOutcome | None = None
     detail: Text = ""
     sip_status: Integer | None = None

@@ -108,6 +108,8 @@ class Transfer(Seam):
     number: Said = Field(default="", max_length=MAX_TEXT)
     """What it said in place of a name, where it may: to be judged by the dial policy."""
     reason: str = Field(default="", max_length=MAX_TEXT)
+    summary: str = Field(default="", max_length=MAX_TEXT)
+    """In words for who takes the call: who is calling, what for, what was said so far."""
     heard: bool = True
 
 

@@ -52,6 +52,7 @@ from tandem.realtime import RealtimeModel
 from tandem.recipients import Notify, Section
 from tandem.recording import Recording, Recordings
 from tandem.shipped import shipped
+from tandem.webhooks import Context, Transfers
 from tandem.yamlfile import Document, Location, Problem
 from tandem.yamlfile import load as load_yaml
 
@@ -197,6 +198,8 @@ class Trunk(Model):
     transfer: TransferMethod = TransferMethod.BRIDGE
     caller_ids: list[E164] = []
     """Numbers that may be presented to this trunk; another is replaced by the first. Empty: the caller's own is passed on."""
+    context: Context = Context.NONE
+    """What it is told of callers who are transferred to it."""
     tenant: Name = "default"
     media: Media = Media.UNTOUCHED
     """``anchored``: without an rtpengine its calls are refused with 503, emergency calls go out as they came."""
@@ -459,6 +462,7 @@ class Settings(Model):
     model: RealtimeModel = RealtimeModel()
     records: Records = Records()
     recordings: Recordings = Recordings()
+    transfers: Transfers = Transfers()
     agents: dict[Name, Agent] = {}
     """From ``agents/*.yaml`` beside the file; not a key of it."""
 
@@ -489,8 +493,8 @@ _PORTS: dict[Location, int] = {
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read ``path`` and the ``agents/*.yaml`` beside it.
 
-    Relative paths in ``records``, ``recordings``, ``edge.run_directory``, ``emergency.notify``, ``freeswitch`` and secret files count from
-    the file's folder.
+    Relative paths in ``records``, ``recordings``, ``transfers``, ``edge.run_directory``, ``emergency.notify``, ``freeswitch`` and secret
+    files count from the file's folder.
     Raises ConfigurationError with every problem of every file; of a file that is no YAML, only that.
     """
     document = load_yaml(path, environment)
@@ -539,6 +543,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
             ),
             "emergency": settings.emergency.model_copy(
                 update={"notify": notify.model_copy(update={"journal": (folder / notify.journal).resolve()})}
+            ),
+            "transfers": settings.transfers.model_copy(
+                update={"journal": (folder / settings.transfers.journal).resolve()}
             ),
             "records": records.model_copy(
                 update={"url": _anchored(records.url, folder), "spool": (folder / records.spool).resolve()}

@@ -17,6 +17,7 @@ from lab.world import World
 from tests.call.caller import API_TOKEN, ASKED, BRIEF, BRIEF_GREETING, CLERK, PATIENCE_S, RECORDED, RECORDING_KEY, Pbx
 
 HERE = Path(__file__).parent
+WEBHOOK_SECRET = "call-scenarios-secret"
 
 
 def _scenario_site(data: dict[str, Any]) -> None:
@@ -38,6 +39,13 @@ def _scenario_site(data: dict[str, Any]) -> None:
     data["numbers"][RECORDED] = {"agent": "recorded"}
     data["numbers"][ASKED] = {"agent": "asked"}
     data["recordings"] = {"folder": "../recordings", "identity": RECORDING_KEY}
+    net = data["edge"]["rpc"].rpartition(":")[0].rpartition(".")[0]
+    data["trunks"]["pbx"]["context"] = "full"
+    data["trunks"]["carrier"]["context"] = "key"
+    data["transfers"] = {
+        "webhooks": {"desk": {"url": f"http://{net}.7:9000/transfers", "secret": WEBHOOK_SECRET}},
+        "journal": "../transfers",
+    }
     softphone.allow(data)
     data["numbers"][CLERK] = {"agent": "clerk"}
     data["media_fork"] = {"tool_failures": 1, "tool_rest_seconds": 1}

@@ -34,6 +34,7 @@ async def test_a_transfer_goes_out_when_what_was_said_has_been_heard(plane):
         "destination": "sales",
         "number": "",
         "reason": "a quote",
+        "summary": "",
         "heard": True,
     }
     sent, heard = fork.messages[2][0], fork.texts[0][0]

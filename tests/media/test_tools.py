@@ -20,12 +20,12 @@ def transfer(**agent: Any) -> Any:
 @pytest.mark.parametrize(
     ("agent", "properties", "required"),
     [
-        ({"destinations": ["sales"]}, ["destination", "reason"], ["destination", "reason"]),
-        ({"free_numbers": ["local"]}, ["number", "reason"], ["number", "reason"]),
+        ({"destinations": ["sales"]}, ["destination", "reason", "summary"], ["destination", "reason", "summary"]),
+        ({"free_numbers": ["local"]}, ["number", "reason", "summary"], ["number", "reason", "summary"]),
         (
             {"destinations": ["sales"], "free_numbers": ["local"]},
-            ["destination", "number", "reason"],
-            ["reason"],
+            ["destination", "number", "reason", "summary"],
+            ["reason", "summary"],
         ),
     ],
 )

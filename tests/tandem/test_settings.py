@@ -62,7 +62,7 @@ WRONG = {
         "edgee",
         (
             "edgee: is not a known key; expected one of: destinations, edge, emergency, esl_app, freeswitch, media_fork, "
-            "model, numbers, outbound, policy, recordings, records, ring_groups, routes, rtpengine, tenants, trunks, workers"
+            "model, numbers, outbound, policy, recordings, records, ring_groups, routes, rtpengine, tenants, transfers, trunks, workers"
         ),
     ),
     "unknown key": (
@@ -126,6 +126,11 @@ WRONG = {
         {"destinations/support": {"description": "x", "dial": "2002", "trunk": "pbx"}},
         "support:",
         "destinations.support: no agent may use this destination; expected it in an agent's destinations, or as a fallback",
+    ),
+    "key that nobody could use": (
+        {"trunks/pbx/context": "key"},
+        "context:",
+        "trunks.pbx.context: its key is fetched over the API, which is off; expected esl_app.api_token",
     ),
     "ring group that no agent may use": (
         {"ring_groups": {"team": {"description": "x", "members": ["sales"]}}},

@@ -1,0 +1,53 @@
+"""Settings of who is told how transfers ended, and what of the caller's context goes along with a transfer."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, model_validator
+
+from tandem.fields import Name, Secret, matching
+from tandem.outcome import TransferOutcome
+from tandem.recipients import Section
+
+
+class Context(StrEnum):
+    """What the far end of a trunk is told of a caller who is transferred to it."""
+
+    NONE = "none"
+    KEY = "key"
+    """A key for the screen-pop, as User-to-User (RFC 7433)."""
+    FULL = "full"
+    """That, and what the caller wants in X-Context-* headers: for peers that are trusted."""
+
+
+class _Model(BaseModel):
+    model_config = Section.model_config
+
+
+class TransferWebhook(_Model):
+    """An HTTPS POST of JSON for each transfer that ended, signed with the secret as docs/transfers.md says."""
+
+    url: Annotated[str, matching(r"https?://\S+", "http:// or https:// and a host")]
+    secret: Secret
+    outcomes: Annotated[list[TransferOutcome], Field(min_length=1)] = list(TransferOutcome)
+
+    @model_validator(mode="after")
+    def _long(self) -> "TransferWebhook":
+        if len(self.secret.get_secret_value()) < 16:
+            raise ValueError("secret is too short to sign with; expected at least 16 characters")
+        return self
+
+
+class Transfers(_Model):
+    """What is told of transfers beside the call."""
+
+    context_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
+    """For so long the key that a transfer carries can be used."""
+    webhooks: dict[Name, TransferWebhook] = {}
+    journal: Path = Path("transfers")
+    """Folder for what is still to be told; each worker has one of its own in it."""
+    keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """What was told is kept this long."""
+    give_up_hours: Annotated[int, Field(ge=1, le=720)] = 24
+    """A webhook that takes nothing for this long is not told of that transfer any more."""
