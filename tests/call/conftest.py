@@ -14,7 +14,19 @@ from lab.capture import Capture
 from lab.site import Site
 from lab.switches import SwitchKind, available
 from lab.world import World
-from tests.call.caller import API_TOKEN, ASKED, BRIEF, BRIEF_GREETING, CLERK, PATIENCE_S, RECORDED, RECORDING_KEY, Pbx
+from tests.call.caller import (
+    API_TOKEN,
+    ASKED,
+    BRIEF,
+    BRIEF_GREETING,
+    CLERK,
+    GUARD,
+    HOUSE,
+    PATIENCE_S,
+    RECORDED,
+    RECORDING_KEY,
+    Pbx,
+)
 
 HERE = Path(__file__).parent
 WEBHOOK_SECRET = "call-scenarios-secret"
@@ -35,6 +47,13 @@ def _scenario_site(data: dict[str, Any]) -> None:
         "support": {"description": "support", "members": ["busy", "nobody", "sales"]},
         "branch": {"description": "branch office", "members": ["declines", "nobody", "sales"], "ring": "in_order"},
         "nightshift": {"description": "at night", "members": ["busy", "declines"], "ring": "in_order"},
+    }
+    data["destinations"]["guard"] = {"description": "security guard", "dial": GUARD, "trunk": "carrier"}
+    data["policy"] = {
+        "rules": [
+            {"name": "guard", "prefixes": [GUARD], "max_calls": 1},
+            {"name": "house", "prefixes": [HOUSE], "max_calls_per_hour": 100},
+        ]
     }
     data["numbers"][RECORDED] = {"agent": "recorded"}
     data["numbers"][ASKED] = {"agent": "asked"}
@@ -69,7 +88,9 @@ BRIEF_AGENT = {
         "support",
         "branch",
         "nightshift",
+        "guard",
     ],
+    "free_numbers": ["house"],
     "tools": [],
 }
 RECORDED_AGENT = BRIEF_AGENT | {

@@ -60,6 +60,7 @@ class Node:
                 "children": 2,
             }
             site["tenants"] = {"acme": {"max_calls": 2}}
+            site["policy"] = {"rules": [{"name": "home", "prefixes": ["+1"], "max_calls": 1, "max_calls_per_hour": 2}]}
             for worker in site["workers"].values():
                 worker["loopback"] = "127.0.0.1"
 
@@ -89,6 +90,10 @@ class Node:
     def calls_of_tenant(self) -> float:
         with within(self.namespace):
             return self.edge.counter("tenant_calls", "acme")
+
+    def calls_of_rule(self) -> float:
+        with within(self.namespace):
+            return self.edge.counter("rule_calls", "home")
 
     def table(self, name: str) -> dict[str, Any]:
         return {entry["name"]: entry["value"] for slot in self.rpc("htable.dump", name) or [] for entry in slot["slot"]}
@@ -220,7 +225,12 @@ def test_calls_outlive_the_edge_that_has_them(site: Site):
     caller, callee = establish(calling, worker, worker.request("INVITE", calling.call_id))
     emergency = site.pbx.invite("911", edge, caller=DID)
     station, _ = establish(emergency, site.carrier, site.carrier.request("INVITE", emergency.call_id))
+    # And one that an agent placed, which counts for its rule.
+    over = [("X-Tandem-Trunk", "carrier")]
+    placed = worker.invite("+14155550199", edge, headers=over)
+    agent, _ = establish(placed, site.carrier, site.carrier.request("INVITE", placed.call_id))
     until(lambda: other.loads() == [0, 1], "the load to be known to the other")
+    until(lambda: other.calls_of_rule() == 1, "the rule's call to be known to the other")
     until(lambda: other.calls_of_tenant() == 1, "the tenant's call to be known to the other")
     until(lambda: other.table("callbacks") == {DID: f"pbx/{DID}"}, "the callback window to be known to the other")
     assert other.table("drained") == {"worker-2": 1}
@@ -240,6 +250,12 @@ def test_calls_outlive_the_edge_that_has_them(site: Site):
     caller_again, _ = establish(again, worker, worker.request("INVITE", again.call_id))
     assert site.carrier.invite(FALLBACK_DID, edge).final().reason == "tenant full"
     assert other.loads() == [0, 2]
+    assert second_worker.invite("+14155550198", edge, headers=over).final().reason == "too many calls"
+    carried(agent, site.carrier, "BYE")
+    busy = worker.invite("+14155550198", edge, headers=over)
+    site.carrier.reply(site.carrier.request("INVITE", busy.call_id), 486)
+    assert busy.final().status == 486
+    assert second_worker.invite("+14155550198", edge, headers=over).final().reason == "too many calls per hour"
 
     # The first is back, and learns what there is.
     first.start()
@@ -247,6 +263,7 @@ def test_calls_outlive_the_edge_that_has_them(site: Site):
     until(lambda: first.loads() == [0, 2], "the loads to be known again")
     until(lambda: first.calls_of_tenant() == 2, "the tenant's calls to be known again")
     until(lambda: DID in first.table("callbacks"), "the callback window to be known again")
+    until(lambda: sum(first.table("rule_tries").values()) == 2, "the rule's calls of the hour to be known again")
     assert first.table("drained") == {"worker-2": 1}
 
     # The call ends with the one, and is over for both; then back to the first, which ends the last.

@@ -295,6 +295,26 @@ def test_numbers_trunks_and_sources_are_loaded(edge: Edge):
     assert edge.arrival(third.invite(DID, edge.at))["X-Tandem-Trunk"] == "third"
 
 
+def test_rules_of_the_dial_policy_are_loaded_and_what_they_counted_stays(edge: Edge):
+    def call(number: str) -> int:
+        calling = edge.worker(1).invite(number, edge.at, headers=[("X-Tandem-Trunk", "carrier")])
+        edge.until(lambda: bool(calling.replies(300) or edge.carrier.got("INVITE", calling.call_id)), "it to be judged")
+        for invite in edge.carrier.got("INVITE", calling.call_id):
+            edge.carrier.reply(invite, 486)
+        return calling.final().status
+
+    home = {"name": "home", "prefixes": ["+1"], "max_calls_per_hour": 1}
+    always = {"times": ["daily 00:00-24:00"], "time_zone": "Asia/Tokyo"}
+    assert (call("+442079460000"), call("+14155550199"), call("+14155550199")) == (403, 486, 486)
+    reconfigure(edge, lambda site: site.update(policy={"rules": [home]}))
+    assert "tables/rules" in done(edge, "reload")
+    assert (call("+442079460000"), call("+14155550199"), call("+14155550199")) == (403, 486, 503)
+    uk = {"name": "uk", "kinds": ["fixed_line"], "prefixes": ["+44"], "opens": ["international"]} | always
+    reconfigure(edge, lambda site: site.update(policy={"rules": [uk, home]}))
+    done(edge, "reload")
+    assert (call("+442079460000"), call("+447400123456"), call("+14155550199")) == (486, 403, 503)
+
+
 def test_reload_without_a_change_says_so(edge: Edge):
     assert done(edge, "reload").endswith(": loaded, 0 files changed\n")
 
