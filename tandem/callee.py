@@ -1,7 +1,7 @@
 """What a dialled number is: in E.164 or an extension, of which kinds; or no number, or an emergency.
 
 Its expressions are rendered for the edge too, which judges by them alike: see kamailio/policy.cfg and
-:func:`tandem.dial_policy.table`.
+:mod:`tandem.dial_tables`.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Telephone numbers of the world's countries as POSIX extended regular expressions over digits, from phonenumbers' metadata.
 
 Python's ``re`` and Kamailio's ``=~`` read them alike, so that the dial policy of the agents (:mod:`tandem.dial_policy`) and that
-of the edge (kamailio/refer.cfg) are one. All are to be matched whole, and without the plus.
+of the edge (kamailio/policy.cfg) are one. All are to be matched whole, and without the plus.
 """
 
 from collections.abc import Iterable

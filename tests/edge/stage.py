@@ -53,7 +53,7 @@ class Stage:
         """What ``${name}`` stands for, parties and rows apart."""
         values = {"net": self.net, "folder": str(self.folder), "edge": f"{self.net}.1", "did": DID}
         values |= {"connected": CONNECTED, "fallback_did": FALLBACK_DID, "tls": str(self._certificates.folder)}
-        return values | clocks.times_of_day(self._began)
+        return values | clocks.times(self._began)
 
     def _change(self, site: dict[str, Any]) -> None:
         for change in self._changes:
