@@ -24,6 +24,8 @@ class Preset:
     says: tuple[str, ...]
     keepalive_seconds: int
     """Between two OPTIONS to a gateway; 0: none."""
+    least_keepalive_seconds: int = 1
+    """Less leads to a ban, where the carrier says so."""
     calls_per_second_out: int | None = None
     """What the carrier takes at most, where it says so."""
 
@@ -37,7 +39,7 @@ _EARLY_MEDIA = "P-Early-Media"
 
 PRESETS: dict[str, Preset] = {
     # More than one OPTIONS in 10 to 15 s leads to a ban; 1 call a second is what a trunk has until more is asked for.
-    "twilio": Preset(("X-Twilio-.*", _IDENTITY, _EARLY_MEDIA), 60, 1),
+    "twilio": Preset(("X-Twilio-.*", _IDENTITY, _EARLY_MEDIA), 60, 15, 1),
     "bandwidth": Preset((_IDENTITY, _EARLY_MEDIA, "P-Attestation-Indicator", "P-Origination-ID", "P-Charge-Info"), 60),
     "generic": Preset(("P-.*",), 60),
     "pbx": Preset((_IDENTITY, "P-Preferred-Identity", _EARLY_MEDIA), 30),

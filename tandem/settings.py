@@ -225,6 +225,12 @@ class Trunk(Model):
     def _known(self) -> "Trunk":
         if not self.sources and self.certificate is None and self.challenge is None:
             raise ValueError("cannot be known; expected sources, certificate or challenge")
+        least = self.preset.least_keepalive_seconds
+        if self.keepalive_seconds and self.keepalive_seconds < least:
+            raise ValueError(
+                f"keepalive_seconds is {self.keepalive_seconds}, for which a {self.kind.value} trunk is banned; expected 0 or "
+                f"at least {least}"
+            )
         return self
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _ROUTE = re.compile(r"^(?:(?:request|reply)_route|(?:\w+_)?route\[([^\]]+)\])\s*\{", re.MULTILINE)
-_PARAMETER = re.compile(r"^modparam\(.*\)$", re.MULTILINE)
+_PARAMETER = re.compile(r"^(?:modparam\(.*\)|[a-z][a-z0-9_]*=.*)$", re.MULTILINE)
 _SKIPPED = re.compile(r"(?:\s+|#!\w[^\n]*\n|#[^\n]*\n|//[^\n]*\n|/\*.*?\*/)+", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _TRUE, _FALSE = "(1 == 1)", "(1 == 0)"
@@ -57,7 +57,7 @@ def routes(text: str) -> dict[str, list[Statement]]:
 
 
 def mutants(path: Path, *, parameters: bool = False) -> Iterator[Mutant]:
-    """Every mutant of a file; with ``parameters`` of its modparams, else of its routes."""
+    """Every mutant of a file; with ``parameters`` of its modparams and core parameters, else of its routes."""
     text = path.read_text(encoding="utf-8")
     if parameters:
         for match in _PARAMETER.finditer(text):

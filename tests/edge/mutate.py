@@ -297,7 +297,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="mutants judged beside each other")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no mutant after that time")
     parser.add_argument("--file", action="append", help="only this file of kamailio/, as trunks.cfg; may be repeated")
-    parser.add_argument("--parameters", action="store_true", help="the modparams in place of the routes")
+    parser.add_argument("--parameters", action="store_true", help="the parameters in place of the routes")
     parser.add_argument("--most", type=int, default=None, help="scenarios to play against one mutant; default: all")
     parser.add_argument("--patience", type=float, default=4.0, help="seconds that a scenario waits for what must come")
     options = parser.parse_args()

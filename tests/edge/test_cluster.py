@@ -10,7 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 
 from tandem.edge import Group, Source, cluster_peers
 from tandem.render import render
-from tests.edge.endpoints import Calling, Dialog, Endpoint, establish
+from tests.edge.endpoints import Calling, Dialog, Endpoint, Message, establish
 from tests.edge.world import DID, FALLBACK_DID, KAMAILIO, Edge, MakeEdge, load_site
 
 NET = "10.213.97"
@@ -61,6 +61,7 @@ class Node:
             }
             site["tenants"] = {"acme": {"max_calls": 2}}
             site["policy"] = {"rules": [{"name": "home", "prefixes": ["+1"], "max_calls": 1, "max_calls_per_hour": 2}]}
+            site["trunks"]["carrier"]["credentials"] = {"username": "tandem", "password": "secret"}
             for worker in site["workers"].values():
                 worker["loopback"] = "127.0.0.1"
 
@@ -97,6 +98,11 @@ class Node:
 
     def table(self, name: str) -> dict[str, Any]:
         return {entry["name"]: entry["value"] for slot in self.rpc("htable.dump", name) or [] for entry in slot["slot"]}
+
+    def has_told(self) -> bool:
+        """Every request that it sent has come to an end."""
+        transactions = self.rpc("tm.stats")
+        return bool(transactions["current"] == transactions["waiting"])
 
     def notify(self, state: str) -> None:
         """What keepalived runs, as the guide has it."""
@@ -189,20 +195,31 @@ def site(tmp_path: Path) -> Iterator[Site]:
         assert not unexpected, "Kamailio logged errors:\n" + "\n".join(unexpected)
 
 
-def carried(side: Dialog, far: Endpoint, method: str) -> None:
-    """A request within the dialog reaches the far end, and its 200 comes back."""
+def carried(side: Dialog, far: Endpoint, method: str) -> Message:
+    """A request within the dialog reaches the far end, and its 200 comes back: what the far end got. It is sent again until then,
+    as a phone does over UDP (RFC 3261 section 17.1).
+    """
     sent = side.send(method)
-    request = far.wait(
-        lambda m: m.is_request and m.call_id == sent.call_id and m["CSeq"] == sent["CSeq"], f"{method} within the call"
+
+    def answered(phone: Endpoint, match: Callable[[Message], bool], what: str) -> Message:
+        for interval_s in (0.5, 1.0, 2.0, 4.0, 4.0, 4.0):
+            with contextlib.suppress(TimeoutError):
+                return phone.wait(lambda m: m.call_id == sent.call_id and match(m), what, interval_s)
+            side.phone.send(sent.raw, side.edge)
+        raise TimeoutError(f"{what} did not come")
+
+    branch = sent.branch
+    request = answered(
+        far, lambda m: m.is_request and m.method == method and branch in str(m.all("Via")), f"{method} within the call"
     )
     far.reply(request, 200)
-    answer = side.phone.wait(
-        lambda m: not m.is_request and m.call_id == sent.call_id and m["CSeq"] == sent["CSeq"] and m.status >= 200,
-        f"a final reply to {method} within the call",
+    answer = answered(
+        side.phone, lambda m: not m.is_request and branch in m["Via"] and m.status >= 200, f"a final reply to {method}"
     )
     assert answer.status == 200
     if method == "INVITE":
         side.send("ACK")
+    return request
 
 
 def test_calls_outlive_the_edge_that_has_them(site: Site):
@@ -257,7 +274,9 @@ def test_calls_outlive_the_edge_that_has_them(site: Site):
     assert busy.final().status == 486
     assert second_worker.invite("+14155550198", edge, headers=over).final().reason == "too many calls per hour"
 
-    # The first is back, and learns what there is.
+    # The first is back, and learns what there is. What it was told while it was dead has timed out, or the other would take it for
+    # dead for as long as that lasts.
+    until(other.has_told, "the other to have given up telling the first")
     first.start()
     first.notify("BACKUP")
     until(lambda: first.loads() == [0, 2], "the loads to be known again")
@@ -276,6 +295,26 @@ def test_calls_outlive_the_edge_that_has_them(site: Site):
     carried(caller_again, worker, "BYE")
     until(lambda: first.loads() == [0, 0] and first.calls_of_tenant() == 0, "nothing to be left")
     assert not second_worker.got("INVITE")
+
+
+def test_a_challenged_call_loses_the_count_of_its_requests_with_its_edge(site: Site):
+    """A known limit, told in docs/high-availability.md: which CSeq the carrier had last is known to one edge alone."""
+    first, other = site.nodes
+    first.start()
+    first.take()
+    other.start()
+    other.notify("BACKUP")
+    calling = site.pbx.invite("+14155550199", (SHARED, 5060), caller=DID)
+    challenge = ("Proxy-Authenticate", 'Digest realm="carrier.example", nonce="abc", algorithm=MD5, qop="auth"')
+    site.carrier.reply(site.carrier.request("INVITE", calling.call_id), 407, headers=[challenge])
+    told = site.carrier.wait(lambda m: m.is_request and m["CSeq"] == "2 INVITE", "the INVITE with credentials")
+    caller, _ = establish(calling, site.carrier, told)
+    assert carried(caller, site.carrier, "UPDATE")["CSeq"] == "3 UPDATE"
+    first.kill()
+    first.lose()
+    other.take()
+    # Its own CSeq, 3, which the carrier had already.
+    assert carried(caller, site.carrier, "BYE")["CSeq"] == "3 BYE"
 
 
 def test_what_comes_on_the_port_of_the_cluster(make_edge: MakeEdge):

@@ -161,6 +161,21 @@ def test_header_of_kamailio_cfg_lists_every_value_of_the_site(settings: Settings
         assert name in body, f"{name} is not used"
 
 
+def test_the_next_is_tried_within_the_times_that_are_promised(settings: Settings, tmp_path: Path):
+    """A worker's 1.0 s and an emergency carrier's 2 s, with 60 ms for the grain of tm's timers; `make bench-edge` measures them."""
+    grain_ms = 60
+    fields = type(settings.edge).model_fields
+    unset = settings.edge.model_copy(
+        update={name: fields[name].default for name in ("silent_worker_ms", "provisional_only_ms")}
+    )
+    render(settings.model_copy(update={"edge": unset}), tmp_path)
+    site = (tmp_path / "kamailio/site.cfg").read_text(encoding="utf-8")
+    given = re.findall(r"^#!(?:define|trydef) (\w+_MS) (\d+)$", site + KAMAILIO_CFG, re.MULTILINE)
+    ms = {name: int(value) for name, value in given}
+    assert max(ms["SILENT_WORKER_MS"], ms["PROVISIONAL_ONLY_MS"]) + grain_ms <= 1000
+    assert max(ms["EMERGENCY_SILENT_MS"], ms["EMERGENCY_PROVISIONAL_ONLY_MS"]) + grain_ms <= 2000
+
+
 def test_numbers_of_groups_and_sets_agree():
     defined = {name: int(value) for name, value in re.findall(r"^#!define (\w+) (\d+)$", KAMAILIO_CFG, re.MULTILINE)}
     assert {group.name: group.value for group in edge_facts.Group}.items() <= defined.items()

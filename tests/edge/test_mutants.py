@@ -13,6 +13,7 @@ from tests.edge.world import KAMAILIO, load_site
 
 TEXT = """# route[COMMENT] { no(); }
 modparam("tm", "fr_timer", 2000)
+tcp_children=1
 route[ONE] {
 	first("; } \\" {", "2");	# not(this);
 	if (a() && !b("&&")) return;
@@ -39,17 +40,17 @@ def file(tmp_path: Path) -> Path:
 
 def test_every_statement_is_removed_and_every_condition_decided(file: Path):
     assert [(mutant.line, mutant.what) for mutant in mutants(file)] == [
-        (4, 'without first("; } \\" {", "2");'),
-        (5, 'always (a() && !b("&&"))'),
-        (5, 'never (a() && !b("&&"))'),
-        (5, 'without a() in (a() && !b("&&"))'),
-        (5, 'without !b("&&") in (a() && !b("&&"))'),
-        (6, "never ($var(i) < 3)"),
-        (7, "without $var(i) = $var(i) + 1;"),
-        (10, "always ($x == 1)"),
-        (10, "never ($x == 1)"),
-        (11, "without x();"),
-        (13, "without y();"),
+        (5, 'without first("; } \\" {", "2");'),
+        (6, 'always (a() && !b("&&"))'),
+        (6, 'never (a() && !b("&&"))'),
+        (6, 'without a() in (a() && !b("&&"))'),
+        (6, 'without !b("&&") in (a() && !b("&&"))'),
+        (7, "never ($var(i) < 3)"),
+        (8, "without $var(i) = $var(i) + 1;"),
+        (11, "always ($x == 1)"),
+        (11, "never ($x == 1)"),
+        (12, "without x();"),
+        (14, "without y();"),
     ]
 
 
@@ -59,8 +60,9 @@ def test_mutant_differs_in_nothing_else(file: Path):
     assert texts["never ($x == 1)"] == TEXT.replace("($x == 1)", "(1 == 0)")
     assert texts['without a() in (a() && !b("&&"))'] == TEXT.replace("a() &&", "")
     assert texts['without !b("&&") in (a() && !b("&&"))'] == TEXT.replace('&& !b("&&")', "")
-    (parameter,) = mutants(file, parameters=True)
-    assert parameter.text == TEXT.replace('modparam("tm", "fr_timer", 2000)', "")
+    module, core = mutants(file, parameters=True)
+    assert module.text == TEXT.replace('modparam("tm", "fr_timer", 2000)', "")
+    assert core.text == TEXT.replace("tcp_children=1", "")
 
 
 def test_lines_stay_where_they_are(file: Path):

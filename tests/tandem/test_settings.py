@@ -83,6 +83,11 @@ WRONG = {
         "frist",
         "workers.worker-1.rtp.frist: is not a known key; expected one of: first, last",
     ),
+    "OPTIONS that lead to a ban": (
+        {"trunks/twilio": {"kind": "twilio", "gateways": ["sip:example.pstn.twilio.com"], "keepalive_seconds": 14}},
+        "twilio:",
+        "trunks.twilio: keepalive_seconds is 14, for which a twilio trunk is banned; expected 0 or at least 15",
+    ),
     "limits that a flood could use up the memory with": (
         {"edge/shared_memory_mb": 64, "trunks/carrier/calls_per_second_in": 200},
         "shared_memory_mb",
