@@ -11,7 +11,7 @@ from functools import cache, cached_property
 
 from tandem import countries, numbering
 from tandem.dial_rules import Kind
-from tandem.settings import Settings
+from tandem.settings import Settings, TrunkKind
 
 EMERGENCY_EVERYWHERE = ("911", "933", "988", "112")
 """Never dialled by an agent, whatever ``emergency.numbers`` holds: emergencies, their test, the crisis line, the GSM one."""
@@ -79,6 +79,8 @@ def read(settings: Settings, text: str) -> Callee:
         raise Emergency(text)
     number = e164(settings, dialled)
     if number is None:
+        if len(dialled) > settings.policy.extension_digits:
+            raise NotANumber(text)
         return Callee(settings, dialled, None, None, "")
     parts = countries.split(number)
     if parts is None or not re.fullmatch(parts[0].possible, parts[1]):
@@ -114,6 +116,14 @@ def abroad(settings: Settings, country: countries.Country) -> tuple[str, str]:
     if country.code != _home(home).country_code:
         return "[0-9]*", countries.NOTHING
     return countries.abroad(home), countries.at_home(home)
+
+
+def as_judged(settings: Settings, digits: str, trunk: str) -> str:
+    """What a trunk is given for ``digits``: a PBX these, a carrier the number in E.164, where it is one."""
+    over = settings.trunks.get(trunk)
+    if over is None or over.kind is TrunkKind.PBX:
+        return digits
+    return e164(settings, digits) or digits
 
 
 def e164(settings: Settings, digits: str) -> str | None:

@@ -32,7 +32,7 @@ class Kind(StrEnum):
     OWN_NUMBER = "own_number"
     """One of ``numbers``: the call would come back here."""
     EXTENSION = "extension"
-    """Digits that are no E.164 number as they are dialled at home."""
+    """Digits that are no E.164 number as they are dialled at home, no more of them than policy.extension_digits."""
     FEATURE_CODE = "feature_code"
     """It begins with a star."""
 
@@ -106,6 +106,8 @@ class Policy(_Model):
     home_country: Country = crosscheck.DEFAULT_COUNTRY
     time_zone: TimeZone = "UTC"
     """Of the rules' times."""
+    extension_digits: Annotated[int, Field(ge=1, le=15)] = 7
+    """The longest extension. What is longer, and no number as it is dialled at home, might mean another country elsewhere."""
     international: bool = False
     premium: bool = False
     rules: Annotated[list[Rule], Field(max_length=MAX_RULES)] = []

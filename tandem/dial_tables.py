@@ -22,7 +22,10 @@ def countries_table(settings: Settings) -> dict[str, str]:
 
 def rules_table(settings: Settings) -> dict[str, str | int]:
     """Each rule by its place: its name, and its conditions as N-KEY."""
-    table: dict[str, str | int] = {"opens": ",".join(sorted(settings.policy.opens)) or NONE}
+    table: dict[str, str | int] = {
+        "opens": ",".join(sorted(settings.policy.opens)) or NONE,
+        "extension": settings.policy.extension_digits,
+    }
     for place, rule in enumerate(settings.policy.rules):
         table[str(place)] = rule.name
         table |= {f"{place}-{key}": value for key, value in _conditions(settings, rule).items()}

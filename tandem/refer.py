@@ -71,6 +71,7 @@ def _refer_to(settings: Settings, to: Peer, owner: str, digits: str, parts: Mapp
     headers = parts["headers"]
     suffix = "" if headers is None else f"?{headers}"
     if owner not in (_OURSELVES, to.name):
+        digits = callee.as_judged(settings, digits, owner)
         return f"sip:{digits}@{parts['place']}{parts['parameters']}{suffix}"
     trunk = settings.trunks.get(to.name)
     if trunk is None or not trunk.gateways:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tandem import dial_policy, edge
+from tandem import callee, dial_policy, edge
 from tandem.dial_rules import Rule
 from tandem.edge import Group, Source
 from tandem.numbering import HomeCountry, dialled, emergency_number, emergency_spellings, home_country, service_urn
@@ -251,7 +251,7 @@ def _from_worker(
         return decision.refused(Refusal(judgement.refusal.value), f"{by} refuses {digits}")
     if judgement.rule is not None:
         decision = decision.step(f"rule {judgement.rule.name!r} allows {digits}{_caps(judgement.rule)}")
-    return _to_trunk(settings, decision, [str(over)], digits)
+    return _to_trunk(settings, decision, [str(over)], callee.as_judged(settings, digits, str(over)))
 
 
 def _caps(rule: Rule) -> str:

@@ -194,6 +194,9 @@ def test_the_home_countrys_own_emergency_numbers_are_known(tmp_path: Path) -> No
         ("alice", Refusal.NOT_A_NUMBER),
         ("٩١١", Refusal.NOT_A_NUMBER),
         ("+12345", Refusal.NOT_A_NUMBER),
+        ("442079460000", Refusal.NOT_A_NUMBER),
+        ("12345678", Refusal.NOT_A_NUMBER),
+        ("1234567", None),
         ("+", Refusal.NOT_A_NUMBER),
     ],
 )
