@@ -19,7 +19,7 @@ from tests.esl.cell import Cell, running
 from tests.esl.cell import until as until_async
 from tests.esl.conftest import World, free_address, site
 from tests.esl.fake_switch import FakeCall, until
-from tests.esl.hostile import HOME, RED_TEAM, Hostile, site_changes
+from tests.esl.hostile import EMERGENCIES, HOME, RED_TEAM, Hostile, site_changes
 
 
 def command(number: int, hostile: Hostile) -> dict[str, Any]:
@@ -41,6 +41,12 @@ def test_the_red_team_has_two_hundred_different_arguments_and_every_refusal_that
         Refusal.TOO_MANY_CALLS,
         Refusal.TOO_MANY_CALLS_PER_HOUR,
     }
+
+
+def test_the_guide_says_how_many_there_are() -> None:
+    guide = (Path(__file__).parents[2] / "docs/dial-policy.md").read_text()
+    assert f"`tests/esl/hostile.py` has {len(RED_TEAM)} arguments" in guide
+    assert f"emergency numbers in {len(EMERGENCIES)} spellings" in guide
 
 
 class TestTheEventSocket:
