@@ -13,6 +13,7 @@ from esl_app.dialling import in_words, outcome_of
 from esl_app.happenings import Answered, Dialled, Happening, LegEnded, Parked, Ringing
 from esl_app.inbound import Dialling, Inbound
 from esl_app.leg import LAST_EVENTS_S, Leg
+from esl_app.metrics import DIAL_REFUSED
 from esl_app.protocol import COMMAND_FAILURES
 from tandem.destinations import Ring
 from tandem.dial_policy import refusal_of_edge
@@ -218,6 +219,7 @@ class Hunt:
         if target.answered:
             self._fail(target, TransferOutcome.FAILED)
         elif refused := refusal_of_edge(ended.refusal):
+            DIAL_REFUSED.labels(refused.refusal.value).inc()
             self._fail(target, refused.outcome, ended.sip_status, detail=refused.detail)
         else:
             outcome = outcome_of(ended.cause, ended.sip_status, target.rang)

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from tandem.dial_policy import Refusal
+
 CALLS = Counter("tandem_calls_total", "Calls that ended, by outcome; cause for those refused.", ["outcome", "cause"])
 ACTIVE = Gauge("tandem_calls_active", "Calls under way at this worker.")
 SETUP = Histogram(
@@ -27,6 +29,13 @@ WHO_ANSWERED = Counter(
 PLACING_REFUSED = Counter(
     "tandem_placing_refused_total", "Calls that were asked for and not placed, by cause.", ["cause"]
 )
+DIAL_REFUSED = Counter(
+    "tandem_dial_refused_total",
+    "What the dial policy refused to a transfer or fallback, here or at the edge.",
+    ["refusal"],
+)
+for _refusal in Refusal:
+    DIAL_REFUSED.labels(_refusal.value)
 TRANSFERS = Counter("tandem_transfers_total", "Transfers that ended, by method and outcome.", ["method", "outcome"])
 UNHEARD = Counter(
     "tandem_unheard_total", "Decisions carried out although the caller had not heard all that was said.", ["decision"]

@@ -8,7 +8,7 @@ from esl_app.context import Carried
 from esl_app.dialling import in_words
 from esl_app.leg import LAST_EVENTS_S, HungUp, TimedOut
 from esl_app.line import BROKEN, AgentHangsUp, ConversationLost, Ending, Line
-from esl_app.metrics import TRANSFERS, UNHEARD
+from esl_app.metrics import DIAL_REFUSED, TRANSFERS, UNHEARD
 from esl_app.refer import Referral, refer, refer_to
 from esl_app.replaces import Moved
 from esl_app.webhooks import notice_of
@@ -48,6 +48,7 @@ def carry_out(line: Line, wanted: Transfer) -> Ending | None:
         now=services.now(),
     )
     if isinstance(plan, Refused):
+        DIAL_REFUSED.labels(plan.refusal.value).inc()
         line.leg.log.warning("transfer to %r refused: %s", row.destination, plan.refusal.value)
         _over(line, row, plan.outcome, plan.detail)
         return None

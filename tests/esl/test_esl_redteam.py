@@ -17,7 +17,7 @@ from tandem.dial_policy import Refusal, refused
 from tandem.seam import Transfer
 from tests.esl.cell import Cell, running
 from tests.esl.cell import until as until_async
-from tests.esl.conftest import World, free_address, site
+from tests.esl.conftest import World, free_address, metric, site
 from tests.esl.fake_switch import FakeCall, until
 from tests.esl.hostile import EMERGENCIES, HOME, RED_TEAM, Hostile, site_changes
 
@@ -59,6 +59,7 @@ class TestTheEventSocket:
     ) -> None:
         call = settled(world)
         before = written(world, call)
+        counted = {refusal: metric("tandem_dial_refused_total", refusal=refusal.value) for refusal in Refusal}
         for number, hostile in enumerate(RED_TEAM):
             call.decides(command(number, hostile))
         until(lambda: len(call.texts) > len(RED_TEAM), "every refusal to be told")
@@ -74,6 +75,9 @@ class TestTheEventSocket:
         assert [row.outcome for row in world.rows.transfers()[1:]] == [
             refused(each.refusal).outcome for each in RED_TEAM
         ]
+        found = Counter(hostile.refusal for hostile in RED_TEAM)
+        for refusal in Refusal:
+            assert metric("tandem_dial_refused_total", refusal=refusal.value) == counted[refusal] + found[refusal]
         # The call is none the worse, and the number that this agent may name is dialled.
         call.decides(command(len(RED_TEAM), Hostile({"number": "(202) 555-0160"}, Refusal.FREE_NUMBER)))
         until(lambda: world.switch.legs, "the home number to be dialled")

@@ -137,11 +137,14 @@ def test_what_the_edge_refused_by_the_dial_policy_is_told_as_that(
 ) -> None:
     world.switch.on_dial = lambda leg: leg.fail("CALL_REJECTED", status, refused)
     call = world.talking()
+    counted = metric("tandem_dial_refused_total", refusal="too_many_calls")
     world.transfer(call, "sales")
     until(lambda: outcome in told(call), "the agent to be told")
     assert call.texts[-1]["detail"].endswith(words)
     [transfer] = world.rows.transfers()
     assert (transfer.outcome, transfer.sip_status) == (outcome, status)
+    more = metric("tandem_dial_refused_total", refusal="too_many_calls") - counted
+    assert more == (refused == "too_many_calls")
 
 
 def test_the_edge_is_told_whose_call_it_is(world: World) -> None:
