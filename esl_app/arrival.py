@@ -12,6 +12,7 @@ from tandem.seam import MAX_ID, Codec, SessionRequest
 _HEADER = "variable_sip_h_X-Tandem-"
 _NEGOTIATED = ("variable_rtp_use_codec_name", "variable_read_codec", "Channel-Read-Codec-Name")
 """Where FreeSWITCH has the codec of a call, once it is negotiated."""
+_TELEPHONE_EVENT = re.compile(r"^a=rtpmap:[0-9]+ telephone-event/", re.MULTILINE | re.IGNORECASE)
 _STATIC = {"0": "PCMU", "8": "PCMA", "9": "G722"}
 """What a worker's Sofia profile speaks: FreeSWITCH knows these codecs by their static payload types alone (RFC 3551)."""
 
@@ -30,6 +31,8 @@ class Arrival:
     """``voicemail`` where this worker is the last to be asked: without a model it takes a message."""
     codec: str
     """Its name in SDP: as negotiated, or as it will be."""
+    telephone_event: bool
+    """Keys come and go as RFC 4733 has them, as far as the caller's offer tells."""
     sip_call_id: str
 
     def request(self) -> SessionRequest:
@@ -63,6 +66,7 @@ def read(channel: Mapping[str, str]) -> Arrival:
         verified=header("Verified"),
         fallback=header("Fallback"),
         codec=_codec(channel),
+        telephone_event=_TELEPHONE_EVENT.search(channel.get("variable_switch_r_sdp", "")) is not None,
         sip_call_id=channel.get("variable_sip_call_id", ""),
     )
 

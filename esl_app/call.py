@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import gevent
 
-from esl_app import arrival, fallback, transfer
+from esl_app import arrival, fallback, keys, transfer
 from esl_app.dialling import SEND_SILENCE
 from esl_app.fork import ForkLost
 from esl_app.happenings import Decision, Reserved
@@ -99,6 +99,7 @@ class Call:
         try:
             self._connect(reservation)
             self._line.recording.begin()
+            keys.listen(self._leg, self._line.arrival.telephone_event)
             return self._converse()
         except ConversationLost as lost:
             return fallback.fall_back(self._line, lost)

@@ -5,20 +5,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from esl_app import actions
+from esl_app import actions, keys
 from esl_app.arrival import Arrival
 from esl_app.fork import Fork
 from esl_app.happenings import Decision, Digit, ForkDown, Happening, LegEnded
 from esl_app.inbound import Dialling, Inbound
 from esl_app.leg import HungUp, Leg, TimedOut
 from esl_app.media import MediaFork
+from esl_app.music import Music
 from esl_app.protocol import COMMAND_FAILURES
 from esl_app.recording import Recording
 from esl_app.session import Session
 from esl_app.webhooks import TransferNotice
 from tandem.outcome import Outcome, TransferOutcome
 from tandem.rows import CallRecord, Row
-from tandem.seam import Dtmf, HangUp, ModelLost, Record, Transfer, TransferState
+from tandem.seam import Dtmf, HangUp, Hold, ModelLost, Private, Record, SendDtmf, Transfer, TransferState
 from tandem.settings import Settings
 
 HANGUP_S = 3.0
@@ -84,6 +85,7 @@ class Line:
         self.settings = services.settings
         self.leg = Leg(session)
         self.fork = Fork(self.leg)
+        self.music = Music(self.leg, services.settings.freeswitch.prompts)
         self.lost: ConversationLost | None = None
         """The conversation's loss, found out where it could not be acted upon."""
         self._arrival: Arrival | None = None
@@ -170,6 +172,15 @@ class Line:
                 self.fork.tell(TransferState(id=id, outcome=TransferOutcome.FAILED, detail=another))
             case Decision(Record() as wanted):
                 self.fork.tell(actions.record(self.recording, wanted))
+            case Decision(SendDtmf() as wanted):
+                keys.send(self.leg, self.fork, self.arrival.telephone_event, wanted)
+            case Decision(Private(on=on)):
+                self.recording.keep_private(on)
+            case Decision(Hold(on=on, music=music)):
+                if on and music:
+                    self.music.start()
+                else:
+                    self.music.stop()
             case ForkDown(reason=reason) if self.fork.live:
                 self.fork.lost()
                 self.lost = ConversationLost("fork", reason)

@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event as Flag
 from gevent.queue import Empty, Queue
 
-from esl_app import fallback, transfer
+from esl_app import fallback, keys, transfer
 from esl_app.arrival import Arrival
 from esl_app.call import ANSWER_S, LAST_WORD_S, Shutdown
 from esl_app.dialling import outcome_of, placed_dial_string
@@ -325,6 +325,7 @@ class PlacedCall:
         JOINED.observe(joined_s)
         line.note(joined_ms=round(joined_s * 1000))
         line.recording.begin()
+        keys.listen(line.leg, line.arrival.telephone_event)
         try:
             return self._converse(line)
         except ConversationLost as lost:
@@ -346,6 +347,7 @@ class PlacedCall:
             verified="",
             fallback="",
             codec="",
+            telephone_event=bool(session.session_data.get("variable_rtp_2833_send_payload")),
             sip_call_id=session.session_data.get("variable_sip_call_id", ""),
         )
 

@@ -33,6 +33,7 @@ class Call:
         *,
         codecs: tuple[str, ...],
         offer: bytes | None = None,
+        telephone_event: bool = True,
     ) -> None:
         self.dialog = dialog
         self.audio = audio
@@ -47,7 +48,7 @@ class Call:
         self.on_ended: Callable[[End], None] | None = None
         self._offered = offer
         """The body of our INVITE; None where it is made here."""
-        self._negotiation = Negotiation(audio.stream, codecs)
+        self._negotiation = Negotiation(audio.stream, codecs, telephone_event)
         self._answered = asyncio.Event()
         self._request_came = asyncio.Event()
         dialog.on_request = self._on_request

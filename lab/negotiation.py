@@ -10,7 +10,7 @@ CANNOT_BE_SPOKEN_TO = (sdp.BadSdp, sdp.NoCommonCodec)
 class Negotiation:
     """Both descriptions, and what follows from them for the stream."""
 
-    def __init__(self, stream: RtpStream, codecs: tuple[str, ...]) -> None:
+    def __init__(self, stream: RtpStream, codecs: tuple[str, ...], telephone_event: bool = True) -> None:
         self.direction: sdp.Direction = "sendrecv"
         """What we want; an offer says so, an answer is narrowed by it."""
         self.local: sdp.Session | None = None
@@ -18,13 +18,22 @@ class Negotiation:
         self.codecs = codecs
         """What we speak, in our order."""
         self._stream = stream
+        self._telephone_event = telephone_event
+        """Whether our offers have it."""
         self._version = 0
 
     def offer(self) -> bytes:
         """A new offer."""
         host, port = self._stream.local
         self._version += 1
-        self.local = sdp.offer(host, port, codecs=self.codecs, direction=self.direction, version=self._version)
+        self.local = sdp.offer(
+            host,
+            port,
+            codecs=self.codecs,
+            telephone_event=self._telephone_event,
+            direction=self.direction,
+            version=self._version,
+        )
         return self.local.encode()
 
     def take_offer(self, body: bytes) -> None:

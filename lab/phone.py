@@ -109,12 +109,13 @@ class Phone:
         headers: HeaderList = (),
         codecs: tuple[str, ...] | None = None,
         body: bytes | None = None,
+        telephone_event: bool = True,
     ) -> Call:
         """Place a call; returns once the INVITE has left.
 
         A number becomes ``sip:NUMBER@PROXY``; a URI (sip:, tel:, urn:) is used as it is. It goes to ``proxy``, or
         without one to where the URI points. ``body``: None for our offer, b"" for none (the answer goes in the ACK), or
-        any bytes. Raises ValueError where no destination follows.
+        any bytes. Without ``telephone_event`` keys are not to be had as events. Raises ValueError where no destination follows.
         """
         uri = number_or_uri
         if ":" not in uri:
@@ -125,7 +126,7 @@ class Phone:
         placed: list[Call] = []
 
         def prepare(dialog: Uac) -> None:
-            call = self._new_call(dialog, audio, codecs or self._codecs, offer=body)
+            call = self._new_call(dialog, audio, codecs or self._codecs, offer=body, telephone_event=telephone_event)
             dialog.invite.body = call.first_offer()
             if dialog.invite.body:
                 dialog.invite.headers.set("Content-Type", "application/sdp")
@@ -161,9 +162,15 @@ class Phone:
         return PhoneAudio(stream, record=self._record, clock=self._now)
 
     def _new_call(
-        self, dialog: Uac | Uas, audio: PhoneAudio, codecs: tuple[str, ...], *, offer: bytes | None = None
+        self,
+        dialog: Uac | Uas,
+        audio: PhoneAudio,
+        codecs: tuple[str, ...],
+        *,
+        offer: bytes | None = None,
+        telephone_event: bool = True,
     ) -> Call:
-        call = Call(dialog, audio, codecs=codecs, offer=offer)
+        call = Call(dialog, audio, codecs=codecs, offer=offer, telephone_event=telephone_event)
         call.handlers.update(self.handlers)
         self.calls.append(call)
         if not self._record:

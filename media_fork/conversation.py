@@ -16,6 +16,7 @@ import aiohttp
 from media_fork import client_events, tools
 from media_fork.actions import Actions
 from media_fork.answering import Answering
+from media_fork.asides import Asides
 from media_fork.carriage import Carriage
 from media_fork.chronicle import Chronicle
 from media_fork.clock import Clock
@@ -148,6 +149,19 @@ class Conversation:
             clock, world.settings.heard_within_ms, self._playout.is_playing, self._command, self._settle
         )
         self._actions = Actions(clock, self._command, self._settle)
+        self._asides = Asides(
+            clock,
+            agent,
+            world.settings.heard_within_ms,
+            is_playing=self._playout.is_playing,
+            keypad=self._keypad,
+            floor=self._floor,
+            actions=self._actions,
+            command=self._command,
+            hush=self._hush,
+            deliver=lambda tool, arguments: world.tool_servers.request(world.http, tool, arguments, call),
+            settle=self._settle,
+        )
         self._errands = Errands(
             agent,
             world.http,
@@ -160,6 +174,7 @@ class Conversation:
             self._memory,
             self._answer,
             {tools.ACKNOWLEDGE: self._acknowledge, tools.MACHINE: lambda _: self._is_machine()},
+            self._asides.tools,
         )
         self._answering: Answering | None = None
         """Of a call that we placed, where it is to be found out who answered."""
@@ -194,7 +209,7 @@ class Conversation:
     def is_quiet(self) -> bool:
         """Nobody speaks, nothing is owed and nothing is under way: nobody would notice another model taking over."""
         idle = self._floor.is_idle and not self._playout.is_playing()
-        return idle and not self._decisions.is_open and not self._errands.is_running
+        return idle and not (self._decisions.is_open or self._asides.is_open or self._errands.is_running)
 
     # The fork.
 
@@ -216,6 +231,8 @@ class Conversation:
         if self._model_full:
             self._counts.caller_frames_dropped += 1
             return
+        if self._asides.is_deaf:
+            l16 = bytes(len(l16))
         event = self._to_model.append(l16)
         if event:
             self._recent.add(event)
@@ -241,8 +258,8 @@ class Conversation:
         elif self._closed or self.lost is not None:
             return
         elif isinstance(notice, Dtmf):
-            self._chronicle.publish(LiveEventKind.DTMF, notice.digit)
-            self._keypad.press(notice.digit)
+            self._chronicle.publish(LiveEventKind.DTMF, "" if self._asides.masks_keys else notice.digit)
+            self._asides.press(notice.digit)
         elif isinstance(notice, Acted):
             if not self._actions.on_acted(notice):
                 self._counts.add("leg_texts_ignored", "unknown_action")
@@ -256,6 +273,7 @@ class Conversation:
         if self._closed:
             return
         self._closed = self._model_full = True
+        self._fork = None
         for cut in self._playout.close():
             self._speech.over(cut.utterance, cut.heard_ms, cut.received_ms)
         self._stop()
@@ -331,6 +349,19 @@ class Conversation:
     # The caller's turns.
 
     def _on_speech_started(self, event: dict[str, Any]) -> None:
+        self._hush()
+        self._decisions.interrupted()
+        self._asides.interrupted()
+        unanswered = self._turns.interrupted()
+        if unanswered is not None:
+            self._chronicle.response(unanswered)
+        self._floor.caller_started()
+        self._recent.hold()
+        self._chronicle.publish(LiveEventKind.CALLER_SPEAKING)
+        self._turns.started(id_of(event, "item_id"), number_of(event, "audio_start_ms"))
+
+    def _hush(self) -> None:
+        """The agent is silent at once."""
         at = self._clock.now()
         if self._floor.active is not None:
             self._cut.append(self._floor.active)
@@ -339,14 +370,6 @@ class Conversation:
         cuts = self._playout.cut()
         if cuts:
             self._barge_in(self._clock.now() - at, cuts, killed=self._playout.kills > kills)
-        self._decisions.interrupted()
-        unanswered = self._turns.interrupted()
-        if unanswered is not None:
-            self._chronicle.response(unanswered)
-        self._floor.caller_started()
-        self._recent.hold()
-        self._chronicle.publish(LiveEventKind.CALLER_SPEAKING)
-        self._turns.started(id_of(event, "item_id"), number_of(event, "audio_start_ms"))
 
     def _barge_in(self, cut_s: float, cuts: list[Cut], *, killed: bool) -> None:
         for utterance, heard_ms, received_ms in cuts:
@@ -396,6 +419,7 @@ class Conversation:
 
     def _on_response_created(self, event: dict[str, Any]) -> None:
         self._errands.forget()
+        self._asides.answered()
         self._floor.created(text_of(object_of(event, "response"), "id"))
 
     def _on_output_item_added(self, event: dict[str, Any]) -> None:
@@ -471,6 +495,7 @@ class Conversation:
         received_ms = self._playout.received_ms(utterance)
         self._speech.over(utterance, received_ms, received_ms)
         self._decisions.heard()
+        self._asides.heard()
 
     # Ways out.
 
@@ -547,6 +572,7 @@ class Conversation:
         self._floor.close()
         self._keypad.close()
         self._decisions.close()
+        self._asides.close()
         self._actions.close()
         self._errands.close()
 

@@ -33,7 +33,8 @@ MAX_REMEMBERED: Final = 64
 
 class Errands:
     """One conversation's. ``answer`` gives the model the output of a function call; ``reports`` are the tools by which the agent
-    only says something, and hears what comes of it, if anything, as a message."""
+    only says something, and hears what comes of it, if anything, as a message; ``others`` are those that are carried out
+    elsewhere, which owe a ``settle``."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Errands:
         memory: Memory,
         answer: Callable[[str, str], None],
         reports: Mapping[str, Callable[[str], None]],
+        others: Mapping[str, Callable[[str, dict[str, Any]], None]],
     ) -> None:
         self._http_tools = {tool.name: tool for tool in agent.tools}
         self._recording_actions = {action.value: action for action in tools.recording_actions(agent.recording)}
@@ -61,6 +63,7 @@ class Errands:
         self._memory = memory
         self._answer = answer
         self._reports = reports
+        self._others = others
         self._noted: dict[str, dict[str, Any]] = {}
         """Function calls of the response under way, by call_id."""
         self._records: dict[str, ToolCallRecord] = {}
@@ -116,6 +119,8 @@ class Errands:
             elif name in self._reports:
                 self._reports[name](call_id)
                 self.settle(call_id, tools.NOTED, respond=False)
+            elif name in self._others:
+                self._others[name](call_id, arguments)
             elif name not in self._http_tools:
                 self.settle(call_id, tools.failure("unknown_tool", f"there is no tool named {name[:64]!r}"))
             elif self._running + len(beside) >= MAX_RUNNING:
@@ -173,7 +178,9 @@ class Errands:
         self._counts.add("tool_calls", result.status)
         record = self._records.get(call_id)
         if record is not None:
-            self._records[call_id] = self._chronicle.tool_result(record, result.status, result.output)
+            self._records[call_id] = self._chronicle.tool_result(
+                record, result.status, result.output if result.on_record is None else result.on_record
+            )
 
 
 def _words(arguments: dict[str, Any], key: str) -> str:

@@ -58,6 +58,8 @@ class Floor:
         self._has_output = False
         """The response under way has given something."""
         self._suspended = False
+        self.on_wanted: Callable[[], None] | None = None
+        """Called instead of asking, where it is set; whoever sets it has to ask again."""
         self._closed = False
         self._retry: Timer | None = None
         self._watch: Timer | None = None
@@ -194,6 +196,9 @@ class Floor:
 
     def _ask_if_free(self) -> None:
         if self._closed or self._suspended or not self._wanted or self._asked or self.active is not None:
+            return
+        if self.on_wanted is not None:
+            self.on_wanted()
             return
         if self._clock.now() < self._held_until:
             if self._retry is not None:

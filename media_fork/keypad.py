@@ -30,12 +30,16 @@ class Keypad:
         else:
             self._timer = self._clock.call_at(self._clock.now() + PAUSE_S, self._complete)
 
+    def take(self) -> str:
+        """The keys that are not complete; nothing more comes of them here."""
+        self.close()
+        digits, self._digits = self._digits, ""
+        return digits
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _complete(self) -> None:
-        self.close()
-        digits, self._digits = self._digits, ""
-        self._enter(digits)
+        self._enter(self.take())

@@ -1,6 +1,6 @@
 """What the model may call: transfer and hang_up, which are decisions for the switch, and the agent's HTTP tools."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,6 +8,7 @@ import aiohttp
 import orjson
 
 from tandem.destinations import Destination, RingGroup
+from tandem.keying import Collection
 from tandem.recording import ConsentBy, Recording, RecordingMode
 from tandem.seam import Placed, RecordingAction
 from tandem.settings import Agent, HttpTool
@@ -15,6 +16,10 @@ from tandem.settings import Agent, HttpTool
 TRANSFER: Final = "transfer"
 HANG_UP: Final = "hang_up"
 RECORDING: Final = "recording"
+COLLECT_DIGITS: Final = "collect_digits"
+COLLECT_SECRET: Final = "collect_secret"
+SEND_DTMF: Final = "send_dtmf"
+HOLD: Final = "hold"
 ACKNOWLEDGE: Final = "acknowledge"
 MACHINE: Final = "answering_machine"
 MAX_BODY_BYTES: Final = 64 << 10
@@ -33,6 +38,8 @@ class Result:
     output: str
     unfit: bool = False
     """It says that the tool's server is not in order."""
+    on_record: str | None = None
+    """What the record has instead of ``output``, where that is not for the record."""
 
 
 NOTED: Final = Result(
@@ -76,6 +83,7 @@ def definitions(
         )
     if actions := recording_actions(agent.recording):
         tools.append(_recording(actions))
+    tools += _keypad(agent)
     tools.append(
         _function(
             HANG_UP,
@@ -157,6 +165,52 @@ def _placed(placed: Placed) -> Iterator[dict[str, Any]]:
             "Call this when the person says that they take it upon them. Wait for what you are told.",
             nothing,
         )
+
+
+def _keypad(agent: Agent) -> list[dict[str, Any]]:
+    """The tools for keys both ways, and for hold; those that the agent has."""
+    tools = []
+    asked = [collection for collection in agent.collect if collection.sink is None]
+    secret = [collection for collection in agent.collect if collection.sink is not None]
+    if asked:
+        how = "Have the caller key something in on their telephone: ask them in the same breath. The result has the digits."
+        tools.append(_function(COLLECT_DIGITS, how, _named(asked)))
+    if secret:
+        how = (
+            "Have the caller key in something confidential, which goes where it is needed and not to you: ask them in the same"
+            " breath, and tell them not to say it aloud. The result says what came of it. You hear nothing meanwhile."
+        )
+        tools.append(_function(COLLECT_SECRET, how, _named(secret)))
+    if agent.sends_digits:
+        digits = {
+            "type": "string",
+            "description": "0 to 9, *, #, A to D; w is a pause of half a second, W of a whole one.",
+        }
+        tools.append(_function(SEND_DTMF, "Press keys, as a menu of the other side asks for.", _object(digits=digits)))
+    if agent.holds:
+        seconds = {"type": "number", "description": "At most so long; 30 where nothing is said."}
+        music = {"type": "boolean", "description": "Whether they hear music meanwhile, or silence."}
+        how = (
+            "Have the caller wait, after telling them so. You hear nothing until it is over: when its time is up, or another tool"
+            " has its result."
+        )
+        tools.append(_function(HOLD, how, _object(seconds=seconds, music=music)))
+    return tools
+
+
+def _named(collections: Sequence[Collection]) -> dict[str, Any]:
+    meanings = "; ".join(f"{collection.name}: {collection.description}" for collection in collections)
+    names = [collection.name for collection in collections]
+    return _object(name={"type": "string", "enum": names, "description": meanings})
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in ("seconds", "music")],
+        "additionalProperties": False,
+    }
 
 
 def _function(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,17 @@ are silent a call holds some 17 KB for a dozen seconds: then they fill half of t
 """
 VOICEMAIL = "voicemail"
 """The fallback that is not a destination: a beep and a recording on the worker."""
-BUILT_IN_TOOLS = ("transfer", "hang_up", "recording", "acknowledge", "answering_machine")
+BUILT_IN_TOOLS = (
+    "transfer",
+    "hang_up",
+    "recording",
+    "collect_digits",
+    "collect_secret",
+    "send_dtmf",
+    "hold",
+    "acknowledge",
+    "answering_machine",
+)
 """No HTTP tool may take their names."""
 
 
@@ -49,6 +59,7 @@ def cross_checks(
     yield from _context(document)
     for agent in agents.values():
         yield from _tools(agent)
+        yield from _collections(agent)
 
 
 class _Names:
@@ -372,6 +383,16 @@ def _rtp_ports(document: Document, pool: Sequence[tuple[str, dict[str, Any]]]) -
 def _range(ports: Any, default: tuple[int, int]) -> range:
     first, last = _get(ports, "first", default[0]), _get(ports, "last", default[1])
     return range(int(first), int(last) + 1) if _is_number(first) and _is_number(last) else range(0)
+
+
+def _collections(agent: Document) -> Iterator[Problem]:
+    """The model names them."""
+    seen: set[str] = set()
+    for index, collection in enumerate(_sequence(agent.data, "collect")):
+        name = str(_get(collection, "name"))
+        if name in seen:
+            yield agent.problem(("collect", index, "name"), f"{name!r} is given twice; expected another name")
+        seen.add(name)
 
 
 def _recordings(document: Document, agents: Mapping[str, Document]) -> Iterator[Problem]:

@@ -164,9 +164,36 @@ class Record(Seam):
     action: RecordingAction
 
 
-Action = Record
+class SendDtmf(Seam):
+    """The agent presses keys. Answered by Acted, once they are sent."""
+
+    command: Literal["send_dtmf"] = "send_dtmf"
+    id: str = Field(min_length=1, max_length=MAX_ID)
+    digits: str = Field(pattern=r"^[0-9*#A-DwW]{1,64}$")
+
+
+class Hold(Seam):
+    """The caller waits, or waits no more. Not answered: media_fork knows how long."""
+
+    command: Literal["hold"] = "hold"
+    id: str = Field(min_length=1, max_length=MAX_ID)
+    on: bool
+    music: bool = True
+
+
+class Private(Seam):
+    """Something confidential is keyed in, or no more: nothing is recorded meanwhile, whatever else was asked for."""
+
+    command: Literal["private"] = "private"
+    id: str = Field(min_length=1, max_length=MAX_ID)
+    on: bool
+
+
+Action = Record | SendDtmf
 """A command that esl_app carries out at once, and answers with Acted."""
-Command = Annotated[Transfer | HangUp | WhoAnswered | Acknowledge | ModelLost | Action, Field(discriminator="command")]
+Command = Annotated[
+    Transfer | HangUp | WhoAnswered | Acknowledge | ModelLost | Action | Hold | Private, Field(discriminator="command")
+]
 
 
 class ForkMessage(Seam):

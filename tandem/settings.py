@@ -47,6 +47,7 @@ from tandem.fields import (
     Text,
     matching,
 )
+from tandem.keying import Collection
 from tandem.placing import Outbound
 from tandem.realtime import RealtimeModel
 from tandem.recipients import Notify, Section
@@ -440,6 +441,10 @@ class Agent(Model):
     transcription: str | None = "gpt-transcribe"
     """Model that writes down what the caller says; null: no transcript of the caller."""
     recording: Recording = Recording()
+    collect: list[Collection] = []
+    """What it may have callers key in."""
+    sends_digits: bool = False
+    holds: bool = False
 
 
 class Settings(Model):

@@ -9,6 +9,7 @@ from lab.switch import bridge as bridges
 from lab.switch.cause import Cause, of_sip
 from lab.switch.channel import CallState
 from lab.switch.event_socket import socket
+from lab.switch.inband_dtmf import InbandDtmf, start_dtmf
 from lab.switch.originate import DEFAULT_TIMEOUT_S, OriginateFailed, originate
 from lab.switch.park import park
 from lab.switch.record import record
@@ -184,8 +185,8 @@ async def _break(session: Session, argument: str) -> None:
 
 
 def sendable(digits: str) -> str:
-    """What can be sent of ``12#@160``, without pauses (w, W) and durations."""
-    return "".join(digit for digit in digits.partition("@")[0].upper() if digit in EVENTS)
+    """What can be sent of ``12w#@160``: digits and pauses (w, W)."""
+    return "".join(digit for digit in digits.partition("@")[0] if digit in "wW" or digit.upper() in EVENTS)
 
 
 def digit_duration_ms(digits: str) -> int:
@@ -197,8 +198,11 @@ async def _send_dtmf(session: Session, argument: str) -> None:
     session.switch.send_digits(session, sendable(argument), digit_duration_ms(argument))
 
 
-async def _nothing(session: Session, argument: str) -> None:
-    """Accepted without effect: detection of in-band DTMF, which the lab's phones never send."""
+async def _stop_dtmf(session: Session, argument: str) -> None:
+    """No more keys are looked for in the audio."""
+    bug = session.media.bug(InbandDtmf.name) if session.media is not None else None
+    if session.media is not None and bug is not None:
+        session.media.remove_bug(bug)
 
 
 # Calls
@@ -260,7 +264,7 @@ APPLICATIONS: dict[str, Application] = {
     "set": Application(_set),
     "sleep": Application(_sleep),
     "socket": Application(socket),
-    "start_dtmf": Application(_nothing, needs_media=True),
-    "stop_dtmf": Application(_nothing, needs_media=True),
+    "start_dtmf": Application(start_dtmf, needs_media=True),
+    "stop_dtmf": Application(_stop_dtmf, needs_media=True),
     "unset": Application(_unset),
 }

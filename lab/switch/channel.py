@@ -267,9 +267,9 @@ class Channel:
         self.wake.set()
         return True
 
-    def queue_dtmf(self, digit: str, duration: int) -> None:
+    def queue_dtmf(self, digit: str, duration: int, source: str = "RTP") -> None:
         """A digit came from the peer, ``duration`` in samples of 8 kHz."""
-        self.fire("DTMF", ("DTMF-Digit", digit), ("DTMF-Duration", duration), ("DTMF-Source", "RTP"))
+        self.fire("DTMF", ("DTMF-Digit", digit), ("DTMF-Duration", duration), ("DTMF-Source", source))
         self.dtmf.append((digit, duration))
         self.wake.set()
 

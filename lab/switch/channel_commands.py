@@ -114,6 +114,8 @@ async def _send_dtmf(switch: "Switch", argument: str) -> str:
     session = switch.locate(identity)
     if session is None:
         return "-ERR Cannot locate session!\n"
+    if not sendable(digits):
+        return "-ERR Operation failed\n"
     switch.send_digits(session, sendable(digits), digit_duration_ms(digits))
     return f"+OK {identity} sent DTMF {digits}.\n"
 

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import itertools
 import logging
+import re
 import uuid
 from collections import Counter
 from collections.abc import Coroutine
@@ -21,6 +22,7 @@ from lab.switch.commands import Commands
 from lab.switch.event import Event, EventBus
 from lab.switch.event_socket import EventSocketServer
 from lab.switch.leg import Leg
+from lab.switch.media import Media
 from lab.switch.profile import CallerProfile, Direction
 from lab.switch.session import Extension, Session
 from lab.transaction import ServerTransaction
@@ -32,6 +34,9 @@ BUSY_PHRASE = "Maximum Calls In Progress"
 RETRY_AFTER_S = 300
 STOP_S = 3.0
 """How long the end of all channels is waited for."""
+
+PAUSES_S = {"w": 0.5, "W": 1.0}
+"""Among the digits that are sent."""
 
 _log = logging.getLogger(__name__)
 
@@ -158,12 +163,12 @@ class Switch:
         return [(name.strip(), argument) for name, _, argument in parts]
 
     def send_digits(self, session: Session, digits: str, duration_ms: int = 250) -> None:
-        """Send RFC 4733 events on a channel, one after the other."""
+        """Send RFC 4733 events on a channel, one after the other; ``w`` and ``W`` are pauses."""
         remote = session.leg.remote
         if not digits or session.media is None or remote is None or remote.telephone_event is None:
             self.counters["digits_unsent"] += len(digits)
             return
-        self.spawn(session.media.stream.send_digits(digits, duration_ms=duration_ms))
+        self.spawn(_send_digits(session.media, digits, duration_ms))
 
     # SIP from the edge
 
@@ -225,3 +230,11 @@ class Switch:
             ani=uri.user,
             context=CONTEXT,
         )
+
+
+async def _send_digits(media: Media, digits: str, duration_ms: int) -> None:
+    for part in re.findall(r"[wW]|[^wW]+", digits):
+        if part in PAUSES_S:
+            await asyncio.sleep(PAUSES_S[part])
+        else:
+            await media.stream.send_digits(part, duration_ms=duration_ms)

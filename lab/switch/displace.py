@@ -60,8 +60,8 @@ async def uuid_displace(switch: "Switch", argument: str) -> str:
     match action:
         case "start":
             limit = to_int(words[3]) if len(words) > 3 else 0
-            mixes = len(words) > 4 and "m" in words[4]
-            return OK if await _start(session, path, limit, mixes) else "-ERR Cannot displace session!\n"
+            flags = words[4] if len(words) > 4 else ""
+            return OK if await _start(session, path, limit, flags) else "-ERR Cannot displace session!\n"
         case "stop":
             media = session.media
             bug = _find(media, path) if media is not None else None
@@ -76,17 +76,17 @@ def _find(media: Media, path: str) -> Displacement | None:
     return next((bug for bug in media.bugs if isinstance(bug, Displacement) and bug.target == path), None)
 
 
-async def _start(session: "Session", path: str, limit_s: int, mixes: bool) -> bool:
-    """False without media, for a sound that is not there, and where this very sound displaces already."""
+async def _start(session: "Session", path: str, limit_s: int, flags: str) -> bool:
+    """``flags``: m to mix it in, l to begin it anew at its end. False without media, for a sound that is not there, and where this very sound displaces already."""
     if not await session.ensure_media() or session.media is None or session.channel.down:
         return False
     media = session.media
     try:
-        sound = await asyncio.to_thread(open_sound, path, media.rate)
+        sound = await asyncio.to_thread(open_sound, path, media.rate, -1 if "l" in flags else 1)
     except SoundNotFound:
         return False
     if session.channel.down or _find(media, path) is not None:
         return False
     until = int(session.channel.clock()) + limit_s if limit_s else None
-    media.add_bug(Displacement(media, path, sound, mixes=mixes, until=until))
+    media.add_bug(Displacement(media, path, sound, mixes="m" in flags, until=until))
     return True

@@ -115,8 +115,8 @@ class Sequence:
         return None
 
 
-def open_sound(path: str, rate: int) -> Sound:
-    """The sound that an application names, at ``rate`` Hz. Raises SoundNotFound."""
+def open_sound(path: str, rate: int, loops: int = 1) -> Sound:
+    """The sound that an application names, at ``rate`` Hz; a file is played ``loops`` times, -1 for ever. Raises SoundNotFound."""
     scheme, separator, rest = path.partition("://")
     if separator and scheme == "file_string":
         return Sequence([open_sound(part, rate) for part in rest.split("!")])
@@ -130,7 +130,7 @@ def open_sound(path: str, rate: int) -> Sound:
         return _tones(path, rest, rate)
     if separator:
         raise SoundNotFound(f"no sound has the scheme {scheme!r}")
-    return Recorded(_wav(Path(path), rate), rate)
+    return Recorded(_wav(Path(path), rate), rate, loops)
 
 
 def _tones(path: str, script: str, rate: int) -> Sound:

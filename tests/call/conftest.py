@@ -22,6 +22,7 @@ from tests.call.caller import (
     CLERK,
     GUARD,
     HOUSE,
+    KEYPAD,
     PATIENCE_S,
     RECORDED,
     RECORDING_KEY,
@@ -57,6 +58,7 @@ def _scenario_site(data: dict[str, Any]) -> None:
     }
     data["numbers"][RECORDED] = {"agent": "recorded"}
     data["numbers"][ASKED] = {"agent": "asked"}
+    data["numbers"][KEYPAD] = {"agent": "keypad"}
     data["recordings"] = {"folder": "../recordings", "identity": RECORDING_KEY}
     net = data["edge"]["rpc"].rpartition(":")[0].rpartition(".")[0]
     data["trunks"]["pbx"]["context"] = "full"
@@ -104,12 +106,34 @@ ASKED_AGENT = BRIEF_AGENT | {
 AGENTS = {"brief": BRIEF_AGENT, "recorded": RECORDED_AGENT, "asked": ASKED_AGENT}
 
 
-def _clerk() -> dict[str, Any]:
-    """An agent whose tool's server is away, until a scenario starts it."""
+def _away() -> str:
+    """Where nobody listens, until a scenario does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/orders"
-    return BRIEF_AGENT | {"tools": [{"name": "lookup_order", "description": "Tells where an order is.", "url": url}]}
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def _keypad() -> dict[str, Any]:
+    """An agent whose sink of secrets is away, until a scenario starts it."""
+    card = {
+        "name": "card",
+        "description": "their card",
+        "min_digits": 12,
+        "max_digits": 19,
+        "sink": {"url": f"{_away()}/card"},
+    }
+    return BRIEF_AGENT | {
+        "collect": [card],
+        "sends_digits": True,
+        "holds": True,
+        "recording": {"mode": "always", "consent": "nothing"},
+    }
+
+
+def _clerk() -> dict[str, Any]:
+    """An agent whose tool's server is away, until a scenario starts it."""
+    tool = {"name": "lookup_order", "description": "Tells where an order is.", "url": f"{_away()}/orders"}
+    return BRIEF_AGENT | {"tools": [tool]}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=list(SwitchKind), ids=lambda kind: str(kind))
@@ -120,7 +144,9 @@ async def shared_world(
     if reason:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp(f"world-{request.param}")
-    agents = {name: yaml.safe_dump(agent) for name, agent in (AGENTS | {"clerk": _clerk()}).items()}
+    agents = {
+        name: yaml.safe_dump(agent) for name, agent in (AGENTS | {"clerk": _clerk(), "keypad": _keypad()}).items()
+    }
     site = Site(folder, change=_scenario_site, agents=agents)
     async with World(site, switch=request.param, scenario=HERE / "scenario.yaml") as world:
         async with Capture(folder / "sip.pcapng", network=site.network, names=site.names) as capture:

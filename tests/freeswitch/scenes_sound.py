@@ -1,13 +1,18 @@
 """Scenes: sound and digits."""
 
+import asyncio
 import wave
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from lab import hearing
-from tests.freeswitch.story import Story, over, scene
+from lab import hearing, tones
+from tests.freeswitch.story import TONE, Story, over, scene
 from tests.lab.esl_client import PATIENCE_S
 from tests.lab.switch_rig import Rig
+
+Samples = npt.NDArray[np.int16]
 
 
 @scene
@@ -106,9 +111,51 @@ async def session_record(rig: Rig, story: Story) -> None:
     with wave.open(str(path)) as file:
         story.tell("file", f"{file.getnchannels()} channels, {file.getframerate()} Hz")
         both = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").reshape(-1, 2)
-    for index, (side, tones) in enumerate((("left", (440, 600)), ("right", (880, 1200)))):
+    for index, (side, pitches) in enumerate((("left", (440, 600)), ("right", (880, 1200)))):
         line = both[:, index]
-        story.tell("file", f"{side}: " + ", ".join(f"{hz} Hz {hearing.tone_seconds(line, hz) > 0.3}" for hz in tones))
+        story.tell("file", f"{side}: " + ", ".join(f"{hz} Hz {hearing.tone_seconds(line, hz) > 0.3}" for hz in pitches))
     story.tell("replies", await esl.api(f"uuid_record {esl.uuid} start '{folder}/two.wav'"))
     await call.hangup()
     await over(rig, story, listener, {"a": (esl.uuid, call)})
+
+
+@scene
+async def keys(rig: Rig, story: Story) -> None:
+    """Keys that the peer sends as tones; keys that are sent to it, with pauses; music that begins anew at its end."""
+    call, esl = await rig.answered()
+    for name in ("rtp_2833_recv_payload", "rtp_2833_send_payload", "dtmf_type"):
+        story.tell("replies", f"{name} {await esl.api(f'uuid_getvar {esl.uuid} {name}')}")
+    await call.audio.play(tones.keys("5"))
+    for _ in range(2):
+        await esl.run("start_dtmf")
+    await call.audio.play(tones.keys("159#0*"))
+    await esl.event("DTMF", DTMF_Digit="*")
+    await call.dtmf("42", duration_ms=160)
+    await esl.event("DTMF", DTMF_Digit="2")
+    for event in esl.events:
+        if event.name == "DTMF":
+            story.tell("keys", f"{event['DTMF-Digit']} {event['DTMF-Source']}")
+    for keys in ("xyz", "wW", "1w2W3@120"):
+        story.tell("replies", (await esl.api(f"uuid_send_dtmf {esl.uuid} {keys}")).replace(esl.uuid, "a"))
+    await call.audio.wait_digits("123", PATIENCE_S)
+    first, *_, last = [packet.time for packet in call.audio.rtp if packet.payload_type == 101]
+    story.tell("sent", f"{call.audio.digits}, their pauses kept: {last - first > 1.4}")
+    music = rig.site.folder / "music.wav"
+    story.name(str(music), "MUSIC")
+    write(music, TONE[:2400])
+    for flags in ("m", "l"):
+        since = call.audio.now()
+        story.tell("replies", await esl.api(f"uuid_displace {esl.uuid} start {music} 0 {flags}"))
+        await asyncio.sleep(1.5)
+        story.tell("replies", await esl.api(f"uuid_displace {esl.uuid} stop {music}"))
+        story.tell("heard", f"{flags} more than once: {hearing.loud_seconds(call.audio.heard(), since) > 0.6}")
+        await call.audio.wait_quiet(300, PATIENCE_S)
+    await call.hangup()
+
+
+def write(path: Path, samples: Samples) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(samples.astype("<i2").tobytes())

@@ -453,8 +453,8 @@ WRONG_AGENT = {
         {"voicee": "marin"},
         "voicee",
         (
-            "voicee: is not a known key; expected one of: destinations, free_numbers, greeting, instructions, language, noise_reduction, "
-            "recording, safe_instructions, tools, transcription, turn_detection, voice"
+            "voicee: is not a known key; expected one of: collect, destinations, free_numbers, greeting, holds, instructions, language, "
+            "noise_reduction, recording, safe_instructions, sends_digits, tools, transcription, turn_detection, voice"
         ),
     ),
     "unknown key of the chosen kind": (
@@ -750,6 +750,30 @@ def test_recordings_need_a_key_and_the_problem_stands_where_they_are_asked_for(t
 )
 def test_what_is_wrong_with_recordings_and_the_api_is_told(tmp_path, changes, agent, expected):
     [problem] = problems(write_site(tmp_path, changes, agent))
+    assert expected in problem
+
+
+PIN = {"name": "pin", "description": "their PIN"}
+
+
+@pytest.mark.parametrize(
+    ("collect", "expected"),
+    [
+        ([PIN | {"min_digits": 5, "max_digits": 4}], "collect[0]: min_digits 5 is more than max_digits 4"),
+        (
+            [PIN | {"masked": False, "sink": {"url": "https://vault.example/"}}],
+            "collect[0]: what goes to a sink is secret; expected masked: true",
+        ),
+        ([PIN, PIN], "collect[1].name: 'pin' is given twice; expected another name"),
+        (
+            [PIN | {"sink": {"url": "vault"}}],
+            "collect[0].sink.url: 'vault' cannot be used; expected http:// or https:// and",
+        ),
+    ],
+    ids=["bounds", "unmasked secret", "twice", "no URL"],
+)
+def test_what_is_wrong_with_what_callers_key_in_is_told(tmp_path, collect, expected):
+    [problem] = problems(write_site(tmp_path, agent={"collect": collect}))
     assert expected in problem
 
 
