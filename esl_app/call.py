@@ -12,6 +12,7 @@ from esl_app.leg import HungUp, TimedOut
 from esl_app.line import BROKEN, HANGUP_S, AgentHangsUp, ConversationLost, Ending, Line, Services
 from esl_app.media import Refused
 from esl_app.metrics import CALLS, DUTY_ERRORS, SETUP, UNHEARD
+from esl_app.recording import FORK_MARGIN_S
 from esl_app.session import Session
 from tandem.outcome import SIP_STATUS, Outcome, RefusalCause
 from tandem.seam import SessionReply, Transfer
@@ -19,8 +20,6 @@ from tandem.settings import VOICEMAIL
 
 ANSWER_S = 5.0
 """From `answer` to FreeSWITCH's CHANNEL_ANSWER."""
-FORK_MARGIN_S = 2.0
-"""Of the time that a session waits for its fork, what is left for the fork after an announcement."""
 LAST_WORD_S = 0.3
 """A command that failed may have failed because the caller was going: the hangup is given this long to show."""
 NO_CONVERSATION = frozenset(

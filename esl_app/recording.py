@@ -18,6 +18,7 @@ from esl_app.metrics import RECORDINGS
 from esl_app.protocol import COMMAND_FAILURES
 from esl_app.quoting import quote
 from tandem.archive import notes
+from tandem.archive.wav import BadWav, inspect
 from tandem.outcome import Consent, RecordingState
 from tandem.recording import ConsentBy, RecordingMode
 from tandem.recording import Recording as Policy
@@ -27,6 +28,8 @@ from tandem.settings import Settings
 BUFFER = "16384"
 """Bytes that FreeSWITCH holds back: half a second at 8 kHz, which is all that its crash costs."""
 DAY_S = 86400
+FORK_MARGIN_S = 2.0
+"""Of the time that a session waits for its fork, what is left for the fork after an announcement."""
 
 _log = logging.getLogger(__name__)
 
@@ -261,13 +264,31 @@ class Recording:
             self._leg.log.error("recording %s has no note: %s", row.id, error)
 
 
-def make_folder(settings: Settings, worker: str) -> None:
-    """Where FreeSWITCH has another file system than this process, its operator makes the folder."""
-    if any(agent.recording.mode is not RecordingMode.OFF for agent in settings.agents.values()):
+def prepare(settings: Settings, worker: str) -> None:
+    """Make the folder, and tell which announcements will not do. Where FreeSWITCH has another file system than this process,
+    that is its operator's.
+    """
+    recorded = {
+        name: agent.recording
+        for name, agent in settings.agents.items()
+        if agent.recording.mode is not RecordingMode.OFF
+    }
+    if recorded:
         try:
             notes.make(notes.incoming(settings.recordings.folder, worker))
         except OSError as error:
             _log.error("no folder for recordings: %s", error)
+    longest_ms = settings.media_fork.token_ms - round(1000 * FORK_MARGIN_S)
+    for name, policy in recorded.items():
+        if policy.consent is ConsentBy.ANNOUNCEMENT:
+            file = settings.freeswitch.prompts / policy.announcement
+            try:
+                lasts_ms = inspect(file).duration_ms
+            except (OSError, BadWav) as error:
+                _log.error("calls of %s will not be recorded: %s: %s", name, file, error)
+                continue
+            if lasts_ms > longest_ms:
+                _log.error("calls of %s will not be recorded: %s takes %d ms of %d", name, file, lasts_ms, longest_ms)
 
 
 def adopt(folder: Path, before: float, now: float, is_lost: Callable[[str], bool]) -> None:

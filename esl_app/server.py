@@ -85,7 +85,7 @@ class Server:
     def start(self) -> None:
         """Raises OSError where a port is taken."""
         voicemail.make_folder(self._services.settings)
-        recording.make_folder(self._services.settings, self._services.worker)
+        recording.prepare(self._services.settings, self._services.worker)
         self._judge_destinations()
         self._webhooks.start()
         self._status.start()

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from esl_app.recording import NotRecorded, Recording, adopt
+from esl_app.recording import NotRecorded, Recording, adopt, prepare
 from tandem import settings as tandem_settings
 from tandem.archive import notes
 from tandem.outcome import Consent, Outcome, RecordingState
+from tandem.recording import Recording as Policy
+from tandem.recording import RecordingMode
 from tandem.rows import RecordingRecord
 from tests.esl.conftest import World
 from tests.esl.fake_switch import FakeCall, until
@@ -148,3 +150,28 @@ def test_recordings_of_lost_calls_are_handed_over_but_for_those_that_live(tmp_pa
     adopt(tmp_path, before=2, now=5, is_lost=lambda call: call != "lives")
     states = {call: notes.read(tmp_path / f"{call}.1.json").state for call in ("lost", "lives", "new")}
     assert states == {"lost": "waiting", "lives": "recording", "new": "recording"}
+
+
+@pytest.mark.parametrize(
+    ("announcement", "token_ms", "told"),
+    [
+        ("none.wav", 10_000, "No such file"),
+        ("recording.wav", 5000, "takes 4086 ms of 3000"),
+        ("recording.wav", 10_000, ""),
+    ],
+    ids=["missing", "too long", "fits"],
+)
+def test_an_announcement_that_will_not_do_is_told_at_the_start(
+    world: World, caplog: pytest.LogCaptureFixture, announcement: str, token_ms: int, told: str
+) -> None:
+    agent = world.settings.agents["reception"]
+    policy = Policy(mode=RecordingMode.ALWAYS, announcement=announcement)
+    settings = world.settings.model_copy(
+        update={
+            "agents": {"reception": agent.model_copy(update={"recording": policy})},
+            "media_fork": world.settings.media_fork.model_copy(update={"token_ms": token_ms}),
+        }
+    )
+    prepare(settings, "worker-1")
+    assert told in caplog.text
+    assert ("will not be recorded" in caplog.text) is bool(told)
