@@ -183,7 +183,13 @@ class Line:
                     self.music.stop()
             case ForkDown(reason=reason) if self.fork.live:
                 self.fork.lost()
+                self._end_asides()
                 self.lost = ConversationLost("fork", reason)
+
+    def _end_asides(self) -> None:
+        """The agent is gone: nobody else will have the caller wait no more, or take back what was private."""
+        self.music.stop()
+        self.recording.keep_private(False)
 
     # Ends
 
@@ -202,6 +208,7 @@ class Line:
     def talk(self, target: Dialling, name: str) -> None:
         """Caller and ``target`` are connected. Returns when both legs have ended, by whomever."""
         self.note(transferred_to=name)
+        self._end_asides()
         self.recording.put_through()
         try:
             while True:

@@ -174,11 +174,10 @@ class Recording:
                     self._leg.log.error("%s", error)
 
     def put_through(self) -> None:
-        """The caller talks to somebody else than the agent, with whom what was private has ended too."""
+        """The caller talks to somebody else than the agent."""
         with self._lock:
             if self._row is not None and not self._policy.after_transfer:
                 self.stop()
-        self.keep_private(False)
 
     def end(self) -> None:
         """The call is over, and with it what FreeSWITCH wrote. Raises nothing."""

@@ -135,7 +135,7 @@ def purge(
                 continue
             if recorder is not None:
                 try:
-                    purged = archive.purge(settings.recordings.folder, path, row, "by an operator", time.time())
+                    purged = archive.purge(path, row, "by an operator", time.time())
                 except OSError as error:
                     typer.echo(f"tandem: {row.file}: {error.strerror}", err=True)
                     failed = True

@@ -1,14 +1,17 @@
 """``python -m tandem.archive --config PATH --worker NAME``: the archive of one worker's recordings, which esl_app starts.
 
-It ends with the recording at hand on SIGTERM or SIGINT, and where its standard input ends: with the esl_app that started it.
-It gives way to whatever else wants the processor.
+On SIGTERM or SIGINT, and where its standard input ends (with the esl_app that started it), it seals what has ended by then, and
+ends. The next one waits for that. It gives way to whatever else wants the processor.
 """
 
+import contextlib
+import fcntl
 import logging
 import os
 import signal
 import sys
 import threading
+from typing import TextIO
 
 from tandem import entry
 from tandem.archive import notes
@@ -17,6 +20,7 @@ from tandem.records import Recorder
 
 NICENESS = 15
 RECORDS_S = 10.0
+LOOK_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -31,14 +35,27 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
     recorder = Recorder(settings.records, arguments.worker, "archive")
     try:
-        notes.make(notes.incoming(settings.recordings.folder, arguments.worker))
-        Archive(settings.recordings, arguments.worker, recorder.put, stop).run()
+        folder = notes.incoming(settings.recordings.folder, arguments.worker)
+        notes.make(folder)
+        with (folder / "lock").open("w") as lock:
+            if _locked(lock, stop):
+                Archive(settings.recordings, arguments.worker, recorder.put, stop).run()
     except OSError as error:
         _log.error("no archive: %s", error)
         return 1
     finally:
         recorder.close(RECORDS_S)
     return 0
+
+
+def _locked(lock: TextIO, stop: threading.Event) -> bool:
+    """Once no other archive of this worker runs. False where this one is to end before."""
+    while not stop.is_set():
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        stop.wait(LOOK_S)
+    return False
 
 
 def _end_with_parent(stop: threading.Event) -> None:

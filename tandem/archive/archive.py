@@ -18,12 +18,17 @@ SETTLE_S = 2.0
 RETRY_S = 30.0
 """What could not be sealed is tried again after this."""
 PURGE_S = 600.0
+LAST_S = 60.0
+"""After ``stop``, for what has ended and is not sealed yet."""
 
 _log = logging.getLogger(__name__)
 
 
 class Archive:
-    """``put`` has a row written. :meth:`run` until ``stop`` is set; it seals one recording at a time."""
+    """``put`` has a row written. :meth:`run` until ``stop`` is set, and all that has ended by then is sealed, one at a time.
+
+    There must be no other archive of the same worker.
+    """
 
     def __init__(
         self,
@@ -40,8 +45,8 @@ class Archive:
         self._put = put
         self._stop = stop
         self._now = now
-        self._seen: dict[Path, int] = {}
-        """Notes in incoming that are on record, by their time of change."""
+        self._seen: dict[Path, tuple[int, RecordingRecord]] = {}
+        """Notes in incoming that are on record, and when they were changed."""
         self._retry_at: dict[Path, float] = {}
 
     def run(self) -> None:
@@ -55,6 +60,13 @@ class Archive:
             except OSError as error:
                 _log.error("recordings cannot be looked after: %s", error)
             self._stop.wait(SCAN_S)
+        give_up_at = self._now() + LAST_S
+        while self._is_waited_for() and self._now() < give_up_at:
+            self.scan()
+            time.sleep(SCAN_S)
+
+    def _is_waited_for(self) -> bool:
+        return any(row.state is RecordingState.WAITING for _, row in self._seen.values())
 
     def scan(self) -> None:
         """Take every recording in incoming as far as it can be taken now. Raises OSError where there is no such folder."""
@@ -62,8 +74,6 @@ class Archive:
         for gone in self._seen.keys() - set(paths):
             del self._seen[gone]
         for path in paths:
-            if self._stop.is_set():
-                return
             if self._now() < self._retry_at.get(path, 0):
                 continue
             try:
@@ -77,14 +87,15 @@ class Archive:
 
     def _take(self, path: Path) -> None:
         changed = path.stat().st_mtime_ns
-        row = notes.read(path)
-        if self._seen.get(path) != changed:
+        seen_at, row = self._seen.get(path, (None, None))
+        if row is None or seen_at != changed:
+            row = notes.read(path)
             self._put(row)
-            self._seen[path] = changed
+            self._seen[path] = (changed, row)
         audio = path.with_suffix(".wav")
         if row.state is RecordingState.NOT_MADE:
             audio.unlink(missing_ok=True)
-            path.unlink()
+            self._forget(path)
         elif row.state is RecordingState.WAITING and self._is_settled(audio):
             self._keep(row, path, audio)
 
@@ -120,7 +131,7 @@ class Archive:
         notes.write(folder, stored)
         notes.sync(folder)
         audio.unlink()
-        path.unlink()
+        self._forget(path)
         self._put(stored)
         _log.info("recording %s stored: %s", row.id, stored.file, extra={"call": row.call})
 
@@ -130,8 +141,12 @@ class Archive:
         audio = path.with_suffix(".wav")
         if audio.exists():
             audio.rename(audio.with_suffix(".lost"))
-        path.unlink()
+        self._forget(path)
         self._put(row.model_copy(update={"state": RecordingState.LOST, "cause": cause}))
+
+    def _forget(self, path: Path) -> None:
+        path.unlink()
+        self._seen.pop(path, None)
 
     def purge(self) -> None:
         """Delete what has had its time. Raises OSError where nothing can be deleted."""
@@ -139,7 +154,7 @@ class Archive:
             if self._stop.is_set():
                 return
             if row.keep_until <= self._now():
-                self._put(purge(self._root, path, row, "its time is over", self._now()))
+                self._put(purge(path, row, "its time is over", self._now()))
 
 
 def kept_notes(folder: Path) -> Iterator[tuple[Path, RecordingRecord]]:
@@ -153,12 +168,12 @@ def kept_notes(folder: Path) -> Iterator[tuple[Path, RecordingRecord]]:
             _log.error("not a note of a recording: %s", error)
 
 
-def purge(root: Path, path: Path, row: RecordingRecord, cause: str, now: float) -> RecordingRecord:
+def purge(path: Path, row: RecordingRecord, cause: str, now: float) -> RecordingRecord:
     """Delete a kept recording and its note, and the day's folder with the last of it. Returns what to put on record.
 
     Raises OSError.
     """
-    (root / row.file).unlink(missing_ok=True)
+    (path.parent / Path(row.file).name).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     if not any(path.parent.iterdir()):
         path.parent.rmdir()

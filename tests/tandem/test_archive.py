@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import wave
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from tandem.archive.archive import RETRY_S, SETTLE_S, Archive
 from tandem.archive.wav import BadWav, WavReader, inspect
 from tandem.outcome import Consent, RecordingState
 from tandem.recording import RecordingFormat, Recordings
+from tandem.records import Records
 from tandem.rows import RecordingRecord
+from tests.tandem.site_files import write_site
 
 SECRET, PUBLIC = seal.new_identity()
 BEGAN = 1_700_000_000.0
@@ -141,6 +144,26 @@ def test_what_is_still_written_to_is_left_alone(site: Site) -> None:
     site.now += SETTLE_S
     site.archive.scan()
     assert site.rows[-1].state is RecordingState.STORED
+
+
+def test_what_has_ended_before_the_archive_is_to_end_is_still_sealed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = site.ended(row())
+    os.utime(path, (site.now - 1, site.now - 1))
+    site.ended(row("call-2", state=RecordingState.RECORDING, ended_at=None))
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        site.now += seconds
+
+    monkeypatch.setattr("tandem.archive.archive.time.sleep", sleep)
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", lambda seconds: stop.set())
+    Archive(site.recordings, "worker-1", site.rows.append, stop, lambda: site.now).run()
+    assert site.rows[-1].state is RecordingState.STORED
+    assert 0 < len(slept) <= 4, "and one that runs is not waited for"
 
 
 @pytest.mark.parametrize("torn", ["target", "note", "both"])
@@ -274,6 +297,31 @@ size, _ = seal.seal(inspect(path), RecordingFormat.WAV, path.with_suffix(".age")
 assert size > 64 << 20
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_two_archives_of_a_worker_do_not_work_at_once_and_each_ends_with_its_parent(tmp_path: Path) -> None:
+    config = write_site(tmp_path, {"recordings": {"recipients": [PUBLIC]}})
+    incoming = notes.incoming(tmp_path / "recordings", "worker-1")
+    argv = [sys.executable, "-m", "tandem.archive", "--config", str(config), "--worker", "worker-1"]
+    first, second = (subprocess.Popen(argv, stdin=subprocess.PIPE) for _ in range(2))
+    try:
+        notes.make(incoming)
+        write_wav(notes.write(incoming, row(keep_until=time.time() + 3600)).with_suffix(".wav"))
+        deadline = time.monotonic() + 30
+        while not list((tmp_path / "recordings").glob("worker-1/kept/*/*.json")):
+            assert time.monotonic() < deadline, "the recording to be stored"
+            time.sleep(0.05)
+        for process in (first, second):
+            assert process.stdin is not None
+            process.stdin.close()
+        assert (first.wait(30), second.wait(30)) == (0, 0)
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+    assert sorted(path.name for path in incoming.iterdir()) == ["lock"]
+    with Records(f"sqlite:///{tmp_path}/tandem.db") as records:
+        assert [found.state for found in records.recordings()] == [RecordingState.STORED]
 
 
 def test_a_wav_of_anything_else_is_refused(tmp_path: Path) -> None:
