@@ -8,9 +8,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tandem import weekly
+from tandem import callee, weekly
 from tandem.dial_policy import Allowed, Refusal, Refused, decide, decide_number, judge
+from tandem.dial_rules import Opening
 from tandem.settings import ConfigurationError, Settings, TransferMethod, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -301,3 +304,30 @@ def test_the_guide_has_rules_that_load_and_do_what_it_says(tmp_path: Path) -> No
 def test_the_guide_names_every_refusal() -> None:
     text = (ROOT / "docs/dial-policy.md").read_text()
     assert all(f"`{refusal.value}`" in text for refusal in Refusal)
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """An agent that may name nearly anything itself."""
+    everything = [opening.value for opening in Opening]
+    anything = {"name": "anything", "opens": everything}
+    return site(tmp_path_factory.mktemp("free"), anything, free=("anything",))
+
+
+TEXTS = [
+    st.text(max_size=40),
+    st.text("+0123456789*#;@%{}[]|,&:$()-. \n\0٩９", max_size=24),
+    st.from_regex(r"\A(\+|9|011|)[1-9][0-9 ().-]{5,14}\Z"),
+]
+
+
+@given(number=st.one_of(TEXTS))
+def test_of_any_text_nothing_is_dialled_but_what_was_judged(free: Settings, number: str) -> None:
+    decision = decide(free, "free", "", "carrier", number=number, now=NOON)
+    if isinstance(decision, Refused):
+        return
+    assert re.fullmatch(r"\+[1-9][0-9]{6,14}|[0-9]{1,7}|[*][0-9*]{1,14}", decision.dial)
+    assert not re.fullmatch(callee.emergency_digits(free), decision.dial)
+    again = judge(free, decision.dial, trunk=decision.trunk, now=NOON)
+    assert (again.refusal, again.rule and again.rule.name) == (None, decision.rule)
+    assert decide(free, "free", "", "carrier", number=decision.dial, now=NOON) == decision
