@@ -178,7 +178,7 @@ class RecordingRecord(_Row):
     started_at: Time
     ended_at: Time | None = None
     pauses: Text = "[]"
-    """JSON: what was left out, as [from, to] in ms of the recording; silence is in its place. ``to`` may be null."""
+    """JSON: what was left out, as [from, to] in ms since it began; silence is in its place. ``to`` may be null."""
     duration_ms: Integer | None = None
     format: RecordingFormat
     file: Text = ""

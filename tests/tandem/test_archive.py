@@ -99,6 +99,7 @@ def test_a_recording_is_sealed_and_nothing_of_it_stays_open(site: Site) -> None:
     file = site.recordings.folder / stored.file
     assert stored.bytes == file.stat().st_size
     assert stored.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert file.read_bytes().startswith(b"age-encryption.org/v1\n"), "which any age opens"
     assert site.opened(stored) == original
     assert site.left == []
     assert notes.read(file.parent / "call-1.1.json") == stored
