@@ -99,7 +99,7 @@ class Server:
     def _judge_destinations(self) -> None:
         """Tell which destinations no agent will ever reach; and have phonenumbers' tables loaded before the first call."""
         for name in self._services.settings.destinations:
-            decision = dial_policy.resolve(self._services.settings, name, now=self._services.now())
+            decision = dial_policy.resolve_ever(self._services.settings, name, self._services.now())
             if isinstance(decision, dial_policy.Refused):
                 _log.warning("destination %s will be refused: %s", name, decision.refusal.value)
 

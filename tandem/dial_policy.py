@@ -147,6 +147,19 @@ def resolve(
     return _transferable(settings, allowed, found, caller_trunk)
 
 
+def resolve_ever(settings: Settings, destination: str, now: float) -> Allowed | Refused:
+    """What dialling ``destination`` means for some tenant at some hour of the week from ``now``; refused where it never is allowed."""
+    tenants = dict.fromkeys(trunk.tenant for trunk in settings.trunks.values())
+    first: Allowed | Refused | None = None
+    for hour in range(weekly.WEEK // 60):
+        for tenant in tenants:
+            decision = resolve(settings, destination, tenant=tenant, now=now + hour * 3600)
+            if isinstance(decision, Allowed):
+                return decision
+            first = first or decision
+    return first or refused(Refusal.UNKNOWN_DESTINATION)
+
+
 def decide_number(
     settings: Settings, number: str, *, tenant: str = "default", trunk: str = "", agent: str = "", now: float
 ) -> Allowed | Refused:

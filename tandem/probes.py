@@ -106,9 +106,9 @@ def spool(settings: Records) -> str:
 
 
 def destination(settings: Settings, name: str) -> str:
-    """The dial policy lets agents dial it."""
+    """The dial policy lets agents dial it, at some time and for some tenant."""
     dial = settings.destinations[name].dial
-    decision = dial_policy.resolve(settings, name, now=time.time())
+    decision = dial_policy.resolve_ever(settings, name, time.time())
     if isinstance(decision, dial_policy.Refused):
         raise Failed(
             f"{dial} is never dialled: {decision.detail}", "correct its dial, or policy where it forbids too much"

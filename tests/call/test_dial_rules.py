@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandem import callee, weekly
-from tandem.dial_policy import Allowed, Refusal, Refused, decide, decide_number, judge
+from tandem.dial_policy import Allowed, Refusal, Refused, decide, decide_number, judge, resolve_ever
 from tandem.dial_rules import Opening
 from tandem.settings import ConfigurationError, Settings, TransferMethod, load
 
@@ -235,6 +235,23 @@ def test_what_is_counted_at_one_time_is_bridged_for_a_call_that_left_us_cannot_b
         LONDON: TransferMethod.BRIDGE,
         WASHINGTON: TransferMethod.REFER,
     }
+
+
+@pytest.mark.parametrize(
+    ("rule", "ever"),
+    [
+        ({"tenants": ["acme"], "opens": ["international"]}, True),
+        ({"times": ["sat 03:00-05:00"], "opens": ["international"]}, True),
+        ({"times": ["daily 08:00-18:00"], "tenants": ["acme"], "opens": ["international"]}, True),
+        ({"trunks": ["second"], "opens": ["international"]}, False),
+        ({"action": "refuse"}, False),
+    ],
+)
+def test_a_destination_that_is_allowed_to_some_tenant_at_some_time_is_not_told_of_as_refused(
+    tmp_path: Path, rule: dict[str, Any], ever: bool
+) -> None:
+    settings = site(tmp_path, {"name": "r"} | rule)
+    assert isinstance(resolve_ever(settings, "london", NOON), Allowed) is ever
 
 
 @pytest.mark.parametrize(
