@@ -9,6 +9,8 @@ from esl_app.media import Refused
 from tandem.outcome import RefusalCause
 from tandem.seam import MAX_ID, Codec, SessionRequest
 
+LADDER = "ladder"
+"""Value of X-Tandem-Fallback."""
 _HEADER = "variable_sip_h_X-Tandem-"
 _NEGOTIATED = ("variable_rtp_use_codec_name", "variable_read_codec", "Channel-Read-Codec-Name")
 """Where FreeSWITCH has the codec of a call, once it is negotiated."""
@@ -27,8 +29,8 @@ class Arrival:
     number: str
     caller: str
     verified: str
-    fallback: str
-    """``voicemail`` where this worker is the last to be asked: without a model it takes a message."""
+    is_last: bool
+    """No other worker is left to be asked: without a model this one takes the caller to the number's fallbacks."""
     codec: str
     """Its name in SDP: as negotiated, or as it will be."""
     telephone_event: bool
@@ -64,7 +66,7 @@ def read(channel: Mapping[str, str]) -> Arrival:
         number=header("Number"),
         caller=header("Caller"),
         verified=header("Verified"),
-        fallback=header("Fallback"),
+        is_last=header("Fallback") == LADDER,
         codec=_codec(channel),
         telephone_event=_TELEPHONE_EVENT.search(channel.get("variable_switch_r_sdp", "")) is not None,
         sip_call_id=channel.get("variable_sip_call_id", ""),

@@ -16,7 +16,6 @@ from esl_app.recording import FORK_MARGIN_S
 from esl_app.session import Session
 from tandem.outcome import SIP_STATUS, Outcome, RefusalCause
 from tandem.seam import SessionReply, Transfer
-from tandem.settings import VOICEMAIL
 
 ANSWER_S = 5.0
 """From `answer` to FreeSWITCH's CHANNEL_ANSWER."""
@@ -30,7 +29,7 @@ NO_CONVERSATION = frozenset(
         RefusalCause.DRAINING,
     }
 )
-"""What media_fork may say, or not say, that voicemail can stand in for."""
+"""What media_fork may say, or not say, that a fallback can stand in for."""
 
 
 class Shutdown(gevent.GreenletExit):
@@ -90,9 +89,10 @@ class Call:
         try:
             reservation = self._reserve()
         except Refused as refusal:
-            if self._line.arrival.fallback != VOICEMAIL or refusal.cause not in NO_CONVERSATION:
+            if not self._line.arrival.is_last or refusal.cause not in NO_CONVERSATION:
                 raise
-            return self._take_message(refusal)
+            self._answer()
+            return fallback.stand_in(self._line, refusal)
         self._answer()
         self._line.recording.announce(reservation.expires_in_ms / 1000 - FORK_MARGIN_S)
         try:
@@ -102,13 +102,6 @@ class Call:
             return self._converse()
         except ConversationLost as lost:
             return fallback.fall_back(self._line, lost)
-
-    def _take_message(self, refusal: Refused) -> Ending:
-        """No other worker is left to be asked for a model: voicemail. Raises BROKEN, HungUp."""
-        self._leg.log.warning("voicemail: %s: %s", refusal.cause.value, refusal)
-        self._answer()
-        taken = fallback.leave_message(self._line)
-        return Ending(Outcome.FELL_BACK if taken else Outcome.FAILED, refusal.cause.value)
 
     def _arrive(self) -> None:
         """Know the call, put it on record as live, prepare its channel, and ring. Raises Refused."""

@@ -12,6 +12,7 @@ from esl_app.happenings import Decision, Digit, ForkDown, Happening, LegEnded
 from esl_app.inbound import Dialling, Inbound
 from esl_app.leg import HungUp, Leg, TimedOut
 from esl_app.media import MediaFork
+from esl_app.message import Message
 from esl_app.music import Music
 from esl_app.protocol import COMMAND_FAILURES
 from esl_app.recording import Recording
@@ -44,6 +45,8 @@ class Services:
     recorder: Recorder
     tell: Callable[[TransferNotice], None]
     """Has the operator's webhooks told how a transfer ended."""
+    message_left: Callable[[Message], None]
+    """Has those told who are to have a caller's message."""
     now: Callable[[], float] = field(default=time.time)
     """Unix seconds, for the records."""
     lines: "dict[str, Line]" = field(default_factory=dict)

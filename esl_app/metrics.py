@@ -41,8 +41,10 @@ UNHEARD = Counter(
     "tandem_unheard_total", "Decisions carried out although the caller had not heard all that was said.", ["decision"]
 )
 """``decision``: transfer, hang_up."""
-FALLBACKS = Counter("tandem_fallbacks_total", "Answered calls taken to their fallback, by what was lost.", ["lost"])
-"""``lost``: model, fork, fork_not_connected."""
+FALLBACKS = Counter("tandem_fallbacks_total", "Answered calls taken to their fallbacks, by what was lost.", ["lost"])
+"""``lost``: model, fork, fork_not_connected; no_model before the answer."""
+RUNGS = Counter("tandem_fallback_rungs_total", "Fallbacks that were tried, by kind and result.", ["rung", "result"])
+"""``rung``: destination, voicemail, regret; ``result``: reached, or a TransferOutcome."""
 INVALID_COMMANDS = Counter("tandem_commands_invalid_total", "JSON frames from media_fork that are no command.")
 DROPPED = Counter("tandem_esl_dropped_total", "Event sockets that esl_app gave up, by cause.", ["cause"])
 DUTY_ERRORS = Counter("tandem_esl_errors_total", "Unforeseen exceptions, by where they were caught.", ["where"])

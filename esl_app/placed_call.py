@@ -345,7 +345,7 @@ class PlacedCall:
             number=placement.caller_id,
             caller=placement.number,
             verified="",
-            fallback="",
+            is_last=False,
             codec="",
             telephone_event=bool(session.session_data.get("variable_rtp_2833_send_payload")),
             sip_call_id=session.session_data.get("variable_sip_call_id", ""),

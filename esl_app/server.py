@@ -17,6 +17,7 @@ from esl_app.call import Call, Shutdown
 from esl_app.inbound import Inbound, SwitchAway
 from esl_app.line import Recorder, Services
 from esl_app.media import MediaFork
+from esl_app.messages import Messages
 from esl_app.metrics import ACTIVE, DRAINING, DROPPED, DUTY_ERRORS
 from esl_app.operating import Operating
 from esl_app.placing import Placing
@@ -59,6 +60,7 @@ class Server:
         self._survivors = Survivors(self._inbound, recorder, settings.records.url, worker, recordings)
         self._archivist = Archivist(settings.recordings, worker, config)
         self._webhooks = Webhooks(settings.transfers, settings.transfers.journal / worker)
+        self._messages = Messages(settings.voicemail, settings.voicemail.journal / worker)
         self._services = Services(
             settings,
             worker,
@@ -66,6 +68,7 @@ class Server:
             self._inbound,
             recorder,
             self._webhooks.put,
+            self._messages.put,
         )
         self._listener = StreamServer((cell.loopback, settings.esl_app.port), self._serve, backlog=1024)
         self._status = Status(cell.loopback, settings.esl_app.metrics_port, self.health)
@@ -88,6 +91,7 @@ class Server:
         recording.prepare(self._services.settings, self._services.worker)
         self._judge_destinations()
         self._webhooks.start()
+        self._messages.start()
         self._status.start()
         if self._api is not None:
             self._api.start()
@@ -215,6 +219,7 @@ class Server:
         """Close every socket; what calls there still are is not waited for."""
         self._listener.stop(timeout=1)
         self._webhooks.close()
+        self._messages.close()
         self._inbound.stop()
         if self._api is not None:
             self._api.stop()

@@ -27,7 +27,10 @@ CALLS_PER_SECOND_A_MB = 2
 are silent a call holds some 17 KB for a dozen seconds: then they fill half of the memory, and emergency calls have the rest.
 """
 VOICEMAIL = "voicemail"
-"""The fallback that is not a destination: a beep and a recording on the worker."""
+"""A fallback that is not a destination: a beep and a recording on the worker."""
+REGRET = "regret"
+"""Another one: the caller is told that nobody can take the call."""
+RUNGS = (VOICEMAIL, REGRET)
 BUILT_IN_TOOLS = (
     "transfer",
     "hang_up",
@@ -85,9 +88,12 @@ class _Names:
                 yield from self._destination(
                     self._document, (*place, "destination"), route.get("destination"), self._destinations
                 )
-                choice = [*self._reachable, VOICEMAIL]
-                yield from self._destination(self._document, (*place, "fallback"), route.get("fallback"), choice)
+                yield from self._ladder((*place, "fallback"), route.get("fallback"))
         yield from self._emergency_names()
+        for name, recipient in _mapping(self._document.data, "voicemail", "recipients").items():
+            for index, number in enumerate(_sequence(recipient, "numbers")):
+                wanted: Location = ("voicemail", "recipients", name, "numbers", index)
+                yield from _known(self._document, wanted, "number", number, _mapping(self._document.data, "numbers"))
         yield from self._rules()
         yield from self._ring_groups()
         for name, entry in self._destinations.items():
@@ -129,8 +135,8 @@ class _Names:
 
     def _place(self, section: str, name: str) -> Iterator[Problem]:
         """What an agent may be given has a name of its own, and some agent that may use it."""
-        if name == VOICEMAIL:
-            message = f"{VOICEMAIL!r} is the built-in fallback; expected another name"
+        if name in RUNGS:
+            message = f"{name!r} is a built-in fallback; expected another name"
             yield self._document.problem((section, name), message)
         elif name not in self._used and self._all_readable():
             kind = section.removesuffix("s").replace("_", " ")
@@ -169,6 +175,20 @@ class _Names:
         for agent in self._agents.values():
             for place, name in enumerate(_sequence(agent.data, "free_numbers")):
                 yield from _known(agent, ("free_numbers", place), "rule that allows", name, allowing)
+
+    def _ladder(self, where: Location, fallback: Any) -> Iterator[Problem]:
+        """Each rung once, nothing after the last words."""
+        choice = [*self._reachable, *RUNGS]
+        if not isinstance(fallback, list):
+            yield from self._destination(self._document, where, fallback, choice)
+            return
+        for index, rung in enumerate(fallback):
+            yield from self._destination(self._document, (*where, index), rung, choice)
+            if rung in fallback[:index]:
+                yield self._document.problem((*where, index), f"{rung!r} stands there twice; expected each rung once")
+            if REGRET in fallback[:index]:
+                message = f"is never reached: the call ends with {REGRET!r}; expected that last"
+                yield self._document.problem((*where, index), message)
 
     def _all_readable(self) -> bool:
         return all(agent.readable for agent in self._agents.values())

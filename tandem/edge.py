@@ -11,7 +11,8 @@ from enum import IntEnum
 from functools import cache
 
 from tandem.crosscheck import CALLS_PER_SECOND_A_MB
-from tandem.settings import Media, Settings, Transport, Trunk, TrunkKind, Worker
+from tandem.destinations import Destination
+from tandem.settings import Media, Route, Settings, Transport, Trunk, TrunkKind, Worker
 
 WORKERS_SET = 1
 EMERGENCY_SET = 2
@@ -66,6 +67,11 @@ class Keepalive:
     host: str
     """Of the Request-URI."""
     seconds: int
+
+
+def fallbacks(settings: Settings, route: Route) -> list[Destination]:
+    """Those of a number's fallbacks that the edge can ring, in order."""
+    return [place for name in route.fallback if (place := settings.place(name)) is not None]
 
 
 def sources(settings: Settings, directory: Directory = AS_NAMED) -> list[Source]:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -49,24 +49,22 @@ class _Recipient(Section):
     """Whether it is told where the caller is."""
 
 
-class Webhook(_Recipient):
-    """An HTTPS POST of JSON, signed with the secret as docs/emergency.md says."""
+class SignedPost(Section):
+    """Where JSON is POSTed to, signed with the secret as docs/emergency.md says."""
 
-    type: Literal["webhook"]
     url: Annotated[str, matching(r"https?://\S+", "http:// or https:// and a host")]
     secret: Secret
 
     @model_validator(mode="after")
-    def _long(self) -> "Webhook":
+    def _long(self) -> Self:
         if len(self.secret.get_secret_value()) < 16:
             raise ValueError("secret is too short to sign with; expected at least 16 characters")
         return self
 
 
-class Email(_Recipient):
-    """A mail over an SMTP server of yours."""
+class MailServer(Section):
+    """An SMTP server of yours, and between whom mails go."""
 
-    type: Literal["email"]
     server: Host
     port: Port = 587
     security: Mailbox = Mailbox.STARTTLS
@@ -74,6 +72,14 @@ class Email(_Recipient):
     password: Secret = SecretStr("")
     sender: Annotated[str, matching(r"[^@\s]+@[^@\s]+", "an address, e.g. 911@example.com")]
     to: Annotated[list[Annotated[str, matching(r"[^@\s]+@[^@\s]+", "an address")]], Field(min_length=1)]
+
+
+class Webhook(_Recipient, SignedPost):
+    type: Literal["webhook"]
+
+
+class Email(_Recipient, MailServer):
+    type: Literal["email"]
 
 
 class SyslogTransport(StrEnum):

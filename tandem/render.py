@@ -133,6 +133,7 @@ def kamailio(settings: Settings, out: Path, folder: Path) -> None:
         "routes": edge.outside_routes(settings),
         "numbers": settings.numbers,
         "destinations": {name: settings.place(name) for name in (*settings.destinations, *settings.ring_groups)},
+        "rungs_of": lambda route: edge.fallbacks(settings, route),
         "emergency_digits": callee.emergency_digits(settings),
         "refer_headers": "|".join([*refer.HEADERS, *settings.policy.refer_headers]),
         "hosts": refer.hosts(settings),

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tandem import callee, dial_policy, edge
+from tandem.crosscheck import RUNGS
 from tandem.dial_rules import Rule
 from tandem.edge import Group, Source
 from tandem.numbering import HomeCountry, dialled, emergency_number, emergency_spellings, home_country, service_urn
-from tandem.settings import VOICEMAIL, Settings, Trunk
+from tandem.settings import Settings, Trunk
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
@@ -159,8 +160,10 @@ class Decision:
     """User part of the Request-URI on the way out; of a service URN the whole."""
     targets: tuple[str, ...] = ()
     """Names of workers, or URIs of gateways, in the order in which they are tried on an idle system."""
-    fallback: str | None = None
-    """Where the call goes when no worker has a model for it: a destination, or ``voicemail`` on a worker."""
+    fallback: tuple[str, ...] = ()
+    """Destinations that the edge rings itself when no worker has a model for the call, in order."""
+    ladder: tuple[str, ...] = ()
+    """Rungs that the last worker goes down instead, where it can: all of the number's, if one of them is no destination."""
     cause: Refusal | None = None
 
     @property
@@ -291,16 +294,16 @@ def _number(settings: Settings, decision: Decision, digits: str, home: HomeCount
         f"to the worker with the fewest calls for its weight of {', '.join(settings.workers)}; "
         "the next after 408, 5xx or silence"
     )
-    if route.fallback and route.fallback != VOICEMAIL:
-        destination = settings.place(route.fallback)
-        assert destination is not None
-        decision = replace(decision, fallback=route.fallback)
-        return decision.step(
-            f"without a worker: {destination.dial} over trunk {destination.trunk!r} ({route.fallback})"
-        )
-    if route.fallback == VOICEMAIL:
-        decision = replace(decision, fallback=VOICEMAIL).step("without a model: voicemail on the last worker")
-    return decision.step("without a worker: 503 with Retry-After")
+    if any(rung in RUNGS for rung in route.fallback):
+        decision = replace(decision, ladder=tuple(route.fallback))
+        decision = decision.step(f"without a model, on the last worker: {', '.join(route.fallback)}")
+    places = [name for name in route.fallback if name not in RUNGS]
+    decision = replace(decision, fallback=tuple(places))
+    for name in places:
+        rung = settings.place(name)
+        assert rung is not None
+        decision = decision.step(f"without a worker: {rung.dial} over trunk {rung.trunk!r} ({name})")
+    return decision if places else decision.step("without a worker: 503 with Retry-After")
 
 
 def _to_trunk(settings: Settings, decision: Decision, trunks: Sequence[str], dial: str) -> Decision:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     TypeAdapter,
     ValidationError,
@@ -53,11 +54,12 @@ from tandem.realtime import RealtimeModel
 from tandem.recipients import Notify, Section
 from tandem.recording import Recording, Recordings
 from tandem.shipped import shipped
+from tandem.voicemail import Voicemail
 from tandem.webhooks import Context, Transfers
 from tandem.yamlfile import Document, Location, Problem
 from tandem.yamlfile import load as load_yaml
 
-VOICEMAIL = crosscheck.VOICEMAIL
+VOICEMAIL, REGRET = crosscheck.VOICEMAIL, crosscheck.REGRET
 
 
 class ConfigurationError(ValueError):
@@ -246,20 +248,25 @@ class Tenant(Model):
     """At one time, of all trunks of the tenant; emergency calls apart."""
 
 
+def _listed(value: Any) -> Any:
+    """One name is a list of one, and none of none."""
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
 class Route(Model):
     """What a dialled number leads to: an agent, a trunk that is simply connected, or a destination."""
 
     agent: Name | None = None
     trunk: Name | None = None
     destination: Name | None = None
-    fallback: Name | None = None
-    """A destination's name, or ``voicemail``: where callers go when the agent cannot be had."""
+    fallback: Annotated[list[Name], BeforeValidator(_listed), Field(max_length=8)] = []
+    """Where callers go when the agent cannot be had, in order: destinations, ``voicemail``, ``regret``."""
 
     @model_validator(mode="after")
     def _one(self) -> "Route":
         if sum(target is not None for target in (self.agent, self.trunk, self.destination)) != 1:
             raise ValueError("needs exactly one of agent, trunk, destination")
-        if self.agent is None and self.fallback is not None:
+        if self.agent is None and self.fallback:
             raise ValueError("fallback belongs to a number with an agent")
         return self
 
@@ -468,6 +475,7 @@ class Settings(Model):
     rtpengine: dict[Name, RtpEngine] = {}
     """The pool for trunks with ``media: anchored``; calls are spread over it."""
     freeswitch: FreeSwitch
+    voicemail: Voicemail = Voicemail()
     esl_app: EslApp = EslApp()
     media_fork: MediaFork = MediaFork()
     model: RealtimeModel = RealtimeModel()
@@ -551,6 +559,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
             ),
             "outbound": settings.outbound.model_copy(
                 update={"messages": (folder / settings.outbound.messages).resolve()}
+            ),
+            "voicemail": settings.voicemail.model_copy(
+                update={"journal": (folder / settings.voicemail.journal).resolve()}
             ),
             "emergency": settings.emergency.model_copy(
                 update={"notify": notify.model_copy(update={"journal": (folder / notify.journal).resolve()})}

@@ -4,11 +4,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
-from tandem.fields import Name, Secret, matching
+from tandem.fields import Name
 from tandem.outcome import TransferOutcome
-from tandem.recipients import Section
+from tandem.recipients import Section, SignedPost
 
 
 class Context(StrEnum):
@@ -25,18 +25,10 @@ class _Model(BaseModel):
     model_config = Section.model_config
 
 
-class TransferWebhook(_Model):
-    """An HTTPS POST of JSON for each transfer that ended, signed with the secret as docs/transfers.md says."""
+class TransferWebhook(_Model, SignedPost):
+    """Each transfer that ended is told to it."""
 
-    url: Annotated[str, matching(r"https?://\S+", "http:// or https:// and a host")]
-    secret: Secret
     outcomes: Annotated[list[TransferOutcome], Field(min_length=1)] = list(TransferOutcome)
-
-    @model_validator(mode="after")
-    def _long(self) -> "TransferWebhook":
-        if len(self.secret.get_secret_value()) < 16:
-            raise ValueError("secret is too short to sign with; expected at least 16 characters")
-        return self
 
 
 class Transfers(_Model):

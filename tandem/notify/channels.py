@@ -8,7 +8,8 @@ import os
 import smtplib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 
@@ -16,7 +17,17 @@ import aiohttp
 from pydantic import BaseModel
 
 from tandem.notify.notice import Notice
-from tandem.recipients import Email, Event, Mailbox, Recipient, Syslog, SyslogTransport, Webhook
+from tandem.recipients import (
+    Email,
+    Event,
+    Mailbox,
+    MailServer,
+    Recipient,
+    SignedPost,
+    Syslog,
+    SyslogTransport,
+    Webhook,
+)
 
 PATIENCE_S = 10.0
 """For one attempt."""
@@ -41,37 +52,53 @@ async def tell(recipient: Recipient, notice: Notice, http: aiohttp.ClientSession
     """One attempt. Raises DeliveryError."""
     if not recipient.location:
         notice = notice.model_copy(update={"location": None})
+    async with attempt():
+        if isinstance(recipient, Webhook):
+            await post(recipient, notice, http, now)
+        elif isinstance(recipient, Email):
+            await mail(recipient, letter(recipient, notice))
+        else:
+            await _log_line(recipient, notice)
+
+
+@contextlib.asynccontextmanager
+async def attempt(patience_s: float = PATIENCE_S) -> AsyncIterator[None]:
+    """What is done within it has ``patience_s``, and raises DeliveryError where it does not succeed."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            if isinstance(recipient, Webhook):
-                await post(recipient.url, recipient.secret.get_secret_value(), notice, http, int(now()))
-            elif isinstance(recipient, Email):
-                await asyncio.to_thread(_mail, recipient, notice)
-            else:
-                await _log_line(recipient, notice)
+        async with asyncio.timeout(patience_s):
+            yield
     except TimeoutError as error:
-        raise DeliveryError(f"no answer in {PATIENCE_S:.0f} s") from error
+        raise DeliveryError(f"no answer in {patience_s:.0f} s") from error
     except (aiohttp.ClientError, smtplib.SMTPException, OSError) as error:
         raise DeliveryError(f"{type(error).__name__}: {error}") from error
 
 
-async def post(url: str, secret: str, notice: BaseModel, http: aiohttp.ClientSession, timestamp: int) -> None:
-    """One signed POST of JSON. Raises DeliveryError, aiohttp.ClientError, OSError."""
+async def post(place: SignedPost, notice: BaseModel, http: aiohttp.ClientSession, now: Callable[[], float]) -> None:
+    """POST it as JSON, signed. Within an ``attempt``."""
     body = notice.model_dump_json(exclude_none=True).encode()
-    headers = {"Content-Type": "application/json", SIGNATURE: signature(secret, timestamp, body)}
-    async with http.post(url, data=body, headers=headers, allow_redirects=False) as reply:
+    headers = {
+        "Content-Type": "application/json",
+        SIGNATURE: signature(place.secret.get_secret_value(), int(now()), body),
+    }
+    async with http.post(place.url, data=body, headers=headers, allow_redirects=False) as reply:
         if not 200 <= reply.status < 300:
             raise DeliveryError(f"HTTP {reply.status}")
 
 
+def envelope(place: MailServer, subject: str, time: datetime, id: str) -> EmailMessage:
+    """A mail without its contents; ``id`` is the same each time that it is sent."""
+    mail = EmailMessage()
+    mail["Subject"] = subject
+    mail["From"] = place.sender
+    mail["To"] = ", ".join(place.to)
+    mail["Date"] = format_datetime(time)
+    mail["Message-ID"] = f"<{id}@tandem.invalid>"
+    return mail
+
+
 def letter(recipient: Email, notice: Notice) -> EmailMessage:
     """The mail: all that is known in its text, the PIDF-LO as it was sent attached."""
-    mail = EmailMessage()
-    mail["Subject"] = notice.headline
-    mail["From"] = recipient.sender
-    mail["To"] = ", ".join(recipient.to)
-    mail["Date"] = format_datetime(notice.time)
-    mail["Message-ID"] = f"<{notice.id}@tandem.invalid>"
+    mail = envelope(recipient, notice.headline, notice.time, notice.id)
     if not notice.test:
         mail["Importance"] = "high"
     facts = notice.model_dump(mode="json", exclude={"location", "version"}, exclude_none=True)
@@ -87,19 +114,24 @@ def letter(recipient: Email, notice: Notice) -> EmailMessage:
     return mail
 
 
-def _mail(recipient: Email, notice: Notice) -> None:
+async def mail(place: MailServer, message: EmailMessage) -> None:
+    """Hand a mail to the server. Within an ``attempt``."""
+    await asyncio.to_thread(_mail, place, message)
+
+
+def _mail(place: MailServer, message: EmailMessage) -> None:
     context = ssl.create_default_context()
-    place = (recipient.server, recipient.port)
-    if recipient.security is Mailbox.TLS:
-        server: smtplib.SMTP = smtplib.SMTP_SSL(*place, timeout=PATIENCE_S, context=context)
+    at = (place.server, place.port)
+    if place.security is Mailbox.TLS:
+        server: smtplib.SMTP = smtplib.SMTP_SSL(*at, timeout=PATIENCE_S, context=context)
     else:
-        server = smtplib.SMTP(*place, timeout=PATIENCE_S)
+        server = smtplib.SMTP(*at, timeout=PATIENCE_S)
     try:
-        if recipient.security is Mailbox.STARTTLS:
+        if place.security is Mailbox.STARTTLS:
             server.starttls(context=context)
-        if recipient.username is not None:
-            server.login(recipient.username, recipient.password.get_secret_value())
-        refused = server.send_message(letter(recipient, notice))
+        if place.username is not None:
+            server.login(place.username, place.password.get_secret_value())
+        refused = server.send_message(message)
         # It has the mail, whatever becomes of the goodbye.
         with contextlib.suppress(smtplib.SMTPException, OSError):
             server.quit()

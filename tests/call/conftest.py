@@ -23,9 +23,12 @@ from tests.call.caller import (
     GUARD,
     HOUSE,
     KEYPAD,
+    LADDER,
+    MESSAGES_SECRET,
     PATIENCE_S,
     RECORDED,
     RECORDING_KEY,
+    REGRET,
     Pbx,
 )
 
@@ -69,6 +72,16 @@ def _scenario_site(data: dict[str, Any]) -> None:
     }
     softphone.allow(data)
     data["numbers"][CLERK] = {"agent": "clerk"}
+    data["numbers"][LADDER] = {"agent": "brief", "fallback": ["busy", "declines", "voicemail"]}
+    data["numbers"][REGRET] = {"agent": "brief", "fallback": ["voicemail", "busy", "regret"]}
+    data["voicemail"] = {
+        "recipients": {
+            "desk": {
+                "type": "webhook", "url": f"{_away()}/messages", "secret": MESSAGES_SECRET, "numbers": [LADDER],
+            }
+        },
+        "journal": "../messages",
+    }  # fmt: skip
     data["media_fork"] = {"tool_failures": 1, "tool_rest_seconds": 1}
     data["model"]["reconnect_within_ms"] = 2500
     data["esl_app"] = {"fork_within_ms": 3000, "voicemail_seconds": 5, "api_token": API_TOKEN}

@@ -10,7 +10,7 @@ import pytest
 from tandem.edge import Group, emergency_gateways, gateways, trunk_group
 from tandem.numbering import dialled, emergency_spellings, home_country
 from tandem.route import REFUSAL_STATUS, Action, Decision, Refusal, decide, presented
-from tandem.settings import VOICEMAIL, Settings
+from tandem.settings import Settings
 from tests.edge.certificates import Certificates
 from tests.edge.endpoints import SDP, Calling, Endpoint, Message
 from tests.edge.world import CONNECTED, DID, FALLBACK_DID, Edge, MakeEdge
@@ -241,9 +241,9 @@ def check_agent(settings: Settings, decision: Decision, tried: list[tuple[str, M
         told = invite["X-Tandem-Agent"], invite["X-Tandem-Number"], invite["X-Tandem-Caller"]
         assert told == (decision.agent, decision.number, decision.caller)
     last = workers[-1][1]["X-Tandem-Fallback"]
-    assert (last == VOICEMAIL) == (decision.fallback == VOICEMAIL)
-    fallback = settings.destinations.get(decision.fallback or "")
-    expected = over_trunk(settings, decision, [fallback.trunk], fallback.dial) if fallback else []
+    assert (last == "ladder") == bool(decision.ladder)
+    places = [place for name in decision.fallback if (place := settings.place(name))]
+    expected = [attempt for place in places for attempt in over_trunk(settings, decision, [place.trunk], place.dial)]
     assert [(name, invite.uri, shown(settings, name, invite)) for name, invite in others] == expected
 
 

@@ -144,7 +144,9 @@ class FakeCall(Connection):
 
     def _complete(self, application: str, identity: str) -> None:
         self.switch.plays.wait()
-        self.happens("CHANNEL_EXECUTE_COMPLETE", {"Application": application, "Application-UUID": identity})
+        response = self.switch.responses.get(application, "")
+        headers = {"Application": application, "Application-UUID": identity, "Application-Response": response}
+        self.happens("CHANNEL_EXECUTE_COMPLETE", headers)
 
     def happens(self, name: str, headers: dict[str, str] | None = None, body: str = "") -> None:
         self.switch.fire(self.uuid, name, headers or {}, body)
@@ -234,6 +236,8 @@ class FakeSwitch:
         """Applications complete while it is set."""
         self.plays.set()
         self.records = True
+        self.responses: dict[str, str] = {}
+        """Application-Response of applications, where it is not empty."""
         """Whether recordings can be written."""
         self.variables: dict[str, str] = {}
         """Of the legs dialled."""

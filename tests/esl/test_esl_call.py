@@ -293,7 +293,7 @@ def test_an_exception_in_one_call_is_that_calls_alone(world: World, monkeypatch:
 
 def test_the_last_worker_takes_a_message_where_it_has_no_model(world: World) -> None:
     world.media_fork.refuse("model_unavailable")
-    call = world.switch.call(X_Tandem_Fallback="voicemail")
+    call = world.switch.call(X_Tandem_Fallback="ladder")
     record = world.rows.call(call)
     assert (record.outcome, record.cause) == (Outcome.FELL_BACK, RefusalCause.MODEL_UNAVAILABLE)
     assert [application for application, _ in call.executed] == [
@@ -302,14 +302,14 @@ def test_the_last_worker_takes_a_message_where_it_has_no_model(world: World) -> 
 
 
 def test_the_last_worker_with_a_model_takes_the_call(world: World) -> None:
-    call = world.talking(X_Tandem_Fallback="voicemail")
+    call = world.talking(X_Tandem_Fallback="ladder")
     call.hang_up()
     assert world.rows.call(call).outcome is Outcome.CALLER_HUNG_UP
 
 
 def test_the_last_worker_refuses_what_no_message_would_help(world: World) -> None:
     world.media_fork.refuse("unknown_agent", "404 Not Found")
-    record = world.rows.call(world.switch.call(X_Tandem_Fallback="voicemail"))
+    record = world.rows.call(world.switch.call(X_Tandem_Fallback="ladder"))
     assert (record.outcome, record.sip_status) == (Outcome.REFUSED, 404)
 
 
@@ -366,11 +366,11 @@ class TestLostConversation:
         assert (record.outcome, record.cause) == (Outcome.FAILED, "model_lost")
         assert call.hangup_cause == "NORMAL_CLEARING"
 
-    def test_without_a_fallback_the_call_ends_after_the_apology(self, world: World) -> None:
+    def test_without_a_fallback_the_call_ends_with_words_of_regret(self, world: World) -> None:
         call = world.talking(X_Tandem_Number="+12025550103")
         call.decides({"command": "model_lost", "cause": "gone"})
         assert world.rows.call(call).outcome is Outcome.FAILED
-        assert played(call) == ["apology.wav"]
+        assert played(call) == ["apology.wav", "regret.wav"]
 
     def test_a_caller_who_hangs_up_during_the_apology_did_not_reach_the_fallback(self, world: World) -> None:
         world.switch.plays.clear()

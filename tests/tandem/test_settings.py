@@ -62,7 +62,7 @@ WRONG = {
         "edgee",
         (
             "edgee: is not a known key; expected one of: destinations, edge, emergency, esl_app, freeswitch, media_fork, "
-            "model, numbers, outbound, policy, recordings, records, ring_groups, routes, rtpengine, tenants, transfers, trunks, workers"
+            "model, numbers, outbound, policy, recordings, records, ring_groups, routes, rtpengine, tenants, transfers, trunks, voicemail, workers"
         ),
     ),
     "unknown key": (
@@ -175,7 +175,12 @@ WRONG = {
     "unknown fallback": (
         {"numbers/+12025550100/fallback": "nobody"},
         "fallback",
-        "numbers.+12025550100.fallback: no destination named 'nobody'; expected one of: sales, voicemail",
+        "numbers.+12025550100.fallback: no destination named 'nobody'; expected one of: regret, sales, voicemail",
+    ),
+    "endpoint twice": (
+        {"model/alternatives": [{"url": "wss://api.openai.com/v1/realtime", "name": "gpt-realtime-2.1"}]},
+        "model",
+        "model: has gpt-realtime-2.1 at wss://api.openai.com/v1/realtime twice; expected other endpoints in alternatives",
     ),
     "agent and trunk": (
         {"numbers/+12025550101/agent": "reception"},
@@ -425,6 +430,29 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize(
+    ("ladder", "expected"),
+    [
+        (["sales", "voicemail", "sales"], "fallback[2]: 'sales' stands there twice; expected each rung once"),
+        (["regret", "sales"], "fallback[1]: is never reached: the call ends with 'regret'; expected that last"),
+        (
+            ["voicemail", "nobody"],
+            "fallback[1]: no destination named 'nobody'; expected one of: regret, sales, voicemail",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_ladder_names_the_rung(tmp_path, ladder, expected):
+    path = write_site(tmp_path, {"numbers/+12025550100/fallback": ladder})
+    assert any(problem.endswith(f"numbers.+12025550100.{expected}") for problem in problems(path))
+
+
+@pytest.mark.parametrize("ladder", ["sales", ["sales"], ["sales", "voicemail", "regret"], [], None])
+def test_a_ladder_is_a_list_or_one_rung(tmp_path, ladder):
+    path = write_site(tmp_path, {"numbers/+12025550100/fallback": ladder})
+    settings = load(path, {})
+    assert settings.numbers["+12025550100"].fallback == (["sales"] if ladder == "sales" else ladder or [])
+
+
 @pytest.mark.parametrize(("changes", "on_line", "expected"), WRONG.values(), ids=WRONG.keys())
 def test_what_is_wrong_is_told_with_its_line_and_what_was_expected(tmp_path, changes, on_line, expected):
     path = write_site(tmp_path, changes)
@@ -438,7 +466,7 @@ def test_what_is_wrong_is_told_with_its_line_and_what_was_expected(tmp_path, cha
         ({"sales": ["sales"]}, "ring_groups.sales: is the name of a destination as well; expected another name"),
         (
             {"voicemail": ["sales"]},
-            "ring_groups.voicemail: 'voicemail' is the built-in fallback; expected another name",
+            "ring_groups.voicemail: 'voicemail' is a built-in fallback; expected another name",
         ),
     ],
 )
