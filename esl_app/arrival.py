@@ -73,6 +73,11 @@ def read(channel: Mapping[str, str]) -> Arrival:
     )
 
 
+def is_resumed(channel: Mapping[str, str]) -> bool:
+    """Whether an esl_app before this one had answered the call (freeswitch/dialplan.xml.j2)."""
+    return channel.get("variable_tandem_answered", "") == "true"
+
+
 def check(arrival: Arrival, channel: Mapping[str, str]) -> None:
     """Raises Refused (bad_call) where the edge's headers are missing: then the call did not come by way of the edge."""
     if channel.get(_HEADER + "Call", "").strip() != arrival.call:

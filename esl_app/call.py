@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import gevent
 
-from esl_app import arrival, fallback, keys, transfer
+from esl_app import arrival, fallback, keys, resumption, transfer
 from esl_app.dialling import SEND_SILENCE
 from esl_app.fork import ForkLost
 from esl_app.happenings import Decision, Reserved
@@ -13,12 +13,15 @@ from esl_app.line import BROKEN, HANGUP_S, AgentHangsUp, ConversationLost, Endin
 from esl_app.media import Refused
 from esl_app.metrics import CALLS, DUTY_ERRORS, SETUP, UNHEARD
 from esl_app.recording import FORK_MARGIN_S
+from esl_app.ringing import RingTone
 from esl_app.session import Session
 from tandem.outcome import SIP_STATUS, Outcome, RefusalCause
 from tandem.seam import SessionReply, Transfer
 
 ANSWER_S = 5.0
 """From `answer` to FreeSWITCH's CHANNEL_ANSWER."""
+RESUME_S = 2.0
+"""For media_fork to say that the conversation of a call taken over is there."""
 LAST_WORD_S = 0.3
 """A command that failed may have failed because the caller was going: the hangup is given this long to show."""
 NO_CONVERSATION = frozenset(
@@ -61,6 +64,7 @@ class Call:
             self._leg.log.exception("the call's end could not be put on record")
         finally:
             self._session.stop()
+            self._leave_no_channel()
             self._give_back()
             self._let_go()
 
@@ -85,6 +89,8 @@ class Call:
             return self._broken(error)
 
     def _life(self) -> Ending:
+        if arrival.is_resumed(self._session.session_data):
+            return self._resume()
         self._arrive()
         try:
             reservation = self._reserve()
@@ -99,6 +105,25 @@ class Call:
             self._connect(reservation)
             self._line.recording.begin()
             keys.listen(self._leg, self._line.arrival.telephone_event)
+            return self._converse()
+        except ConversationLost as lost:
+            return fallback.fall_back(self._line, lost)
+
+    def _resume(self) -> Ending:
+        """Take over a call that an esl_app before this one had answered. Raises BROKEN, HungUp, AgentHangsUp."""
+        channel = self._session.session_data
+        arrived = arrival.read(channel)
+        self._line.arrived(arrived, resumption.recall(self._services, arrived, channel))
+        self._leg.log.warning("taken over from an esl_app that is gone")
+        self._session.subscribe()
+        RingTone(self._leg, self._services.settings.policy.home_country).silence()
+        self._line.music.silence()
+        self._line.recording.leave()
+        try:
+            try:
+                self._line.fork.resume(RESUME_S)
+            except ForkLost as lost:
+                raise ConversationLost("fork", str(lost)) from lost
             return self._converse()
         except ConversationLost as lost:
             return fallback.fall_back(self._line, lost)
@@ -247,6 +272,11 @@ class Call:
             return
         self._line.hang_up()
         self._finish(Ending(Outcome.FAILED, RefusalCause.DRAINING.value))
+
+    def _leave_no_channel(self) -> None:
+        """An answered call outlives its event socket, for the next esl_app to take over: not one that is done with here."""
+        if self._line.is_answered and self._line.put_through_to is None and not self._leg.has_hung_up:
+            self._services.inbound.end_channel(self._leg.uuid, self._line.arrival.call)
 
     def _give_back(self) -> None:
         """A session that was reserved and whose fork never came."""

@@ -122,6 +122,8 @@ class Consultation:
         self._line.fork.stop(Ended(why="transferred"))
         try:
             try:
+                # Connected, the call needs no event socket: FreeSWITCH would take it off the bridge when that is lost.
+                self._leg.session.set(socket_resume="false")
                 self._leg.session.api("uuid_bridge", self._leg.uuid, target.channel)
             except COMMAND_FAILURES:
                 self._see_caller_leave()

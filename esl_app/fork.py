@@ -4,12 +4,12 @@ In that build of mod_audio_fork a start without its rate crashes FreeSWITCH, ``+
 raise no event at all: hence the fixed form and the watchdog.
 """
 
-from esl_app.happenings import ForkDown, ForkUp
+from esl_app.happenings import Decision, ForkDown, ForkUp, Happening
 from esl_app.leg import Leg
 from esl_app.metrics import FORK_CONNECT
 from esl_app.protocol import CommandFailed
 from esl_app.quoting import quote
-from tandem.seam import Acted, Dtmf, Ended, Hello, SessionReply, Tell, TransferState
+from tandem.seam import Acted, Dtmf, Ended, Hello, Present, Resumed, SessionReply, Tell, TransferState
 
 BUG = "tandem"
 """Name of the media bug, and of the fork in its commands."""
@@ -58,6 +58,35 @@ class Fork:
             if isinstance(happening, ForkDown):
                 raise ForkLost(False, happening.reason)
         raise ForkLost(False, f"not connected in {within_s:g} s, and no event")
+
+    def resume(self, within_s: float) -> None:
+        """Take over the fork of an esl_app that is gone; media_fork repeats what it had sent to that one.
+
+        Raises ForkLost where there is no fork, or nobody at its other end; HungUp.
+        """
+        self._attached = True
+        try:
+            self._api("send_text", BUG, quote(Resumed().model_dump_json()))
+        except CommandFailed as error:
+            raise ForkLost(True, str(error)) from error
+        deadline = self._leg.clock() + within_s
+        aside: list[Happening] = []
+        while (happening := self._leg.next(deadline)) is not None:
+            match happening:
+                case Decision(Present()):
+                    self.live = self.was_live = True
+                    self._hold_codec()
+                    for earlier in aside:
+                        self._leg.put(earlier)
+                    return
+                case ForkDown(reason=reason):
+                    raise ForkLost(True, reason)
+                case Decision():
+                    # Repeated behind Present, as everything that is under way.
+                    continue
+                case _:
+                    aside.append(happening)
+        raise ForkLost(True, f"media_fork did not answer in {within_s:g} s")
 
     def tell(self, notice: Dtmf | TransferState | Acted | Tell) -> None:
         """Send a text frame to media_fork; with the fork gone there is nobody to tell."""

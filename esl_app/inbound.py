@@ -6,6 +6,7 @@ A leg dialled here lives whatever becomes of the call's own socket, and so does 
 import logging
 import random
 import re
+import secrets
 from collections.abc import Callable, Iterable
 
 import gevent
@@ -90,6 +91,8 @@ class Inbound:
         self._port = port
         self._password = password
         self._on_first_connect = on_first_connect
+        self.identity = secrets.token_hex(8)
+        """On every leg dialled here, as tandem_controller: a leg with another one has nobody who will end it."""
         self._connection: _Connection | None = None
         self._up = Flag()
         self._diallings: dict[str, tuple[Dialling, Put]] = {}
@@ -134,6 +137,7 @@ class Inbound:
         Raises SwitchAway, CommandFailed, CommandTimeout; then nothing is owed.
         """
         connection = self._connected()
+        dial_string = dial_string.replace("{", f"{{tandem_controller={self.identity},", 1)
         dialling = Dialling(channel, call)
         self._diallings[channel] = (dialling, put)
         try:
@@ -152,6 +156,12 @@ class Inbound:
     def end(self, dialling: Dialling, cause: str = "NORMAL_CLEARING") -> None:
         """See to it that the leg ends, in whatever state it is, and do not wait for it."""
         self._duties.spawn(self._end, dialling, cause)
+
+    def end_channel(self, channel: str, call: str) -> None:
+        """The same for a caller's leg that is not to live on without its event socket."""
+        caller = Dialling(channel, call)
+        caller.over.set()
+        self.end(caller)
 
     def hear_notices(self, channel: str, put: Put) -> None:
         """Give ``put`` a ReferNotice for each NOTIFY on ``channel``, until ``forget_notices``."""
@@ -206,7 +216,8 @@ class Inbound:
                     dialling.over.wait(END_LEG_EVERY_S)
                     gevent.sleep(END_LEG_EVERY_S if over else 0)
         except gevent.Timeout:
-            STRAY_LEGS.inc()
+            # Without a FreeSWITCH there is no leg.
+            STRAY_LEGS.inc(self.up)
             _log.error("leg %s could not be ended", dialling.channel, extra={"call": dialling.call})
         finally:
             self._diallings.pop(dialling.channel, None)

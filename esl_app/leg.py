@@ -55,6 +55,11 @@ class Leg:
         return self.session.log
 
     @property
+    def has_hung_up(self) -> bool:
+        """Whether the channel is known to be no more."""
+        return self._over is not None and not self._over.lost
+
+    @property
     def over(self) -> bool:
         """Whether the hangup has been seen by a wait."""
         return self._over is not None

@@ -31,6 +31,9 @@ BROKEN = (*COMMAND_FAILURES, TimedOut)
 
 
 class Recorder(Protocol):
+    @property
+    def is_full(self) -> bool: ...
+
     def put(self, row: Row) -> None: ...
 
 
@@ -108,7 +111,7 @@ class Line:
     # The record
 
     def arrived(self, arrival: Arrival, record: CallRecord | None = None) -> None:
-        """Put the call on record, live; ``record`` is what is there already of one that we placed."""
+        """Put the call on record, live; ``record`` is what is there already of one that we placed, or took over."""
         self._arrival = arrival
         self.leg.log.extra = {"call": arrival.call}
         self._record = record or CallRecord(

@@ -5,13 +5,14 @@ import logging
 import gevent
 from gevent import socket
 from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tandem.outcome import RefusalCause
 from tandem.seam import SessionRefusal, SessionReply, SessionRequest
 
 MAX_REPLY = 64 * 1024
 RELEASE_S = 2.0
+HEALTH_S = 1.0
 _CONNECT_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -23,6 +24,13 @@ class Refused(Exception):
     def __init__(self, cause: RefusalCause, message: str) -> None:
         self.cause = cause
         super().__init__(message)
+
+
+class Health(BaseModel):
+    """media_fork's /healthz, as far as it matters here. ``status``: ok or draining; ``model``: ok or resting."""
+
+    status: str
+    model: str = "ok"
 
 
 class MediaFork:
@@ -47,6 +55,15 @@ class MediaFork:
             shown = f"{error.error_count()} errors in its answer" if isinstance(error, ValidationError) else str(error)
             raise Refused(RefusalCause.MEDIA_UNAVAILABLE, f"media_fork: {shown or type(error).__name__}") from error
         raise Refused(_cause(refusal.cause), f"media_fork refused with {status}: {refusal.message}")
+
+    def health(self) -> "Health | None":
+        """What media_fork says of itself; None where it says nothing sound."""
+        try:
+            with gevent.Timeout(HEALTH_S, TimeoutError(f"no answer in {HEALTH_S:g} s")):
+                _, body = self._ask("GET", "/healthz", b"", HEALTH_S)
+            return Health.model_validate_json(body)
+        except (OSError, HTTPParseError, ValidationError):
+            return None
 
     def release(self, session: str) -> None:
         """Give back a session whose fork will not come. Never raises: its token runs out by itself."""

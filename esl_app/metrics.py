@@ -48,11 +48,17 @@ RUNGS = Counter("tandem_fallback_rungs_total", "Fallbacks that were tried, by ki
 INVALID_COMMANDS = Counter("tandem_commands_invalid_total", "JSON frames from media_fork that are no command.")
 DROPPED = Counter("tandem_esl_dropped_total", "Event sockets that esl_app gave up, by cause.", ["cause"])
 DUTY_ERRORS = Counter("tandem_esl_errors_total", "Unforeseen exceptions, by where they were caught.", ["where"])
-"""``where``: api, call, handler, inbound, placed_call, server."""
+"""``where``: api, call, fitness, handler, inbound, placed_call, server."""
 API_REQUESTS = Counter(
     "tandem_api_requests_total", "Requests to the API, by route and HTTP status.", ["route", "status"]
 )
 """``route``: as ``POST /v1/calls``; ``none`` where the request got to none."""
+ORPHANS = Counter(
+    "tandem_orphans_total", "What an esl_app that is gone had left in FreeSWITCH, by what was done.", ["done"]
+)
+"""``done``: taken_over (calls), hung_up (legs)."""
+UNFIT = Gauge("tandem_unfit", "1 while this worker takes no calls for this cause.", ["cause"])
+"""``cause``: a value of fitness.Unfit."""
 STRAY_LEGS = Counter("tandem_stray_legs_total", "Legs that could not be ended within the time for it.")
 RECORDINGS = Counter("tandem_recordings_total", "Recordings begun, or that could not be.", ["result"])
 """``result``: started, failed."""

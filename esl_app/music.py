@@ -1,9 +1,10 @@
 """Music for a caller who waits: a file of freeswitch.prompts, from its beginning, over and over."""
 
+import contextlib
 from pathlib import Path
 
 from esl_app.leg import Leg
-from esl_app.protocol import COMMAND_FAILURES
+from esl_app.protocol import COMMAND_FAILURES, CommandFailed
 from esl_app.quoting import quote
 
 FILE = "hold.wav"
@@ -28,6 +29,11 @@ class Music:
         if self._plays:
             self._plays = False
             self._displace("stop")
+
+    def silence(self) -> None:
+        """Stop what an esl_app before this one may have started."""
+        with contextlib.suppress(CommandFailed):
+            self._leg.session.api("uuid_displace", self._leg.uuid, "stop", quote(self._file))
 
     def _displace(self, verb: str, *words: str) -> bool:
         try:

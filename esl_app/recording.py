@@ -4,6 +4,7 @@ FreeSWITCH writes it (``uuid_record``, left what the caller says, right what the
 the audio lies a note with what there is to know of it, for the archive, which takes over where this ends (tandem.archive).
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from gevent.lock import RLock
 from esl_app.arrival import Arrival
 from esl_app.leg import Leg, TimedOut
 from esl_app.metrics import RECORDINGS
-from esl_app.protocol import COMMAND_FAILURES
+from esl_app.protocol import COMMAND_FAILURES, CommandFailed
 from esl_app.quoting import quote
 from tandem.archive import notes
 from tandem.archive.wav import BadWav, inspect
@@ -172,6 +173,15 @@ class Recording:
                     self._mask()
                 except NotRecorded as error:
                     self._leg.log.error("%s", error)
+
+    def leave(self) -> None:
+        """An esl_app before this one had the call. What it recorded ends, and is the archive's; pauses and consent went with it,
+        so nothing more is recorded.
+        """
+        with self._lock:
+            self._policy = Policy()
+            with contextlib.suppress(CommandFailed):
+                self._leg.session.api("uuid_record", self._leg.uuid, "stop", "all")
 
     def put_through(self) -> None:
         """The caller talks to somebody else than the agent."""

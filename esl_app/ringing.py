@@ -1,5 +1,7 @@
 """The ringing that a caller hears while somebody is being rung for them: a tone in the cadence of the country."""
 
+import contextlib
+
 from esl_app.leg import Leg
 from esl_app.protocol import CommandFailed
 
@@ -25,6 +27,11 @@ class RingTone:
 
     def stop(self) -> None:
         self._switch(False)
+
+    def silence(self) -> None:
+        """Stop what an esl_app before this one may have started."""
+        with contextlib.suppress(CommandFailed):
+            self._leg.session.api("uuid_displace", self._leg.uuid, "stop", self._tone)
 
     def _switch(self, on: bool) -> None:
         if on == self._on:

@@ -13,8 +13,10 @@ from gevent.server import StreamServer
 from esl_app import recording, screen_pop, voicemail
 from esl_app.api import Api, ApiError
 from esl_app.archivist import Archivist
+from esl_app.arrival import is_resumed
 from esl_app.call import Call, Shutdown
-from esl_app.inbound import Inbound, SwitchAway
+from esl_app.fitness import Fitness
+from esl_app.inbound import Inbound
 from esl_app.line import Recorder, Services
 from esl_app.media import MediaFork
 from esl_app.messages import Messages
@@ -30,7 +32,7 @@ from esl_app.webhooks import Webhooks
 from tandem import dial_policy
 from tandem.archive import notes
 from tandem.outcome import RefusalCause
-from tandem.settings import Settings
+from tandem.settings import REGRET, VOICEMAIL, Settings
 
 LAST_CALLS_S = 10.0
 """Given to calls that are cut short, for their hangups and records."""
@@ -61,15 +63,12 @@ class Server:
         self._archivist = Archivist(settings.recordings, worker, config)
         self._webhooks = Webhooks(settings.transfers, settings.transfers.journal / worker)
         self._messages = Messages(settings.voicemail, settings.voicemail.journal / worker)
+        media_fork = MediaFork(cell.loopback, settings.media_fork.http_port)
         self._services = Services(
-            settings,
-            worker,
-            MediaFork(cell.loopback, settings.media_fork.http_port),
-            self._inbound,
-            recorder,
-            self._webhooks.put,
-            self._messages.put,
+            settings, worker, media_fork, self._inbound, recorder, self._webhooks.put, self._messages.put
         )
+        stands_in = any({VOICEMAIL, REGRET}.intersection(route.fallback) for route in settings.numbers.values())
+        self._fitness = Fitness(self._inbound, media_fork, lambda: recorder.is_full, stands_in)
         self._listener = StreamServer((cell.loopback, settings.esl_app.port), self._serve, backlog=1024)
         self._status = Status(cell.loopback, settings.esl_app.metrics_port, self.health)
         token = settings.esl_app.api_token
@@ -98,6 +97,7 @@ class Server:
         self._listener.start()
         self._archivist.start()
         self._inbound.start()
+        self._fitness.start()
         _log.info("waiting for calls on %s:%d", self._listener.server_host, self.port)
 
     def _judge_destinations(self) -> None:
@@ -125,6 +125,7 @@ class Server:
             "calls": len(self._calls),
             "max_calls": self._max_calls,
             "switch": self._inbound.up,
+            "unfit": self._fitness.unfit or "",
         }
 
     # Calls
@@ -144,7 +145,7 @@ class Server:
         if placed is not None:
             placed.attach(session)
             return
-        refusal = self._refusal()
+        refusal = None if is_resumed(session.session_data) else self._refusal()
         self._enter(taken=refusal is None)
         try:
             Call(session, self._services, refusal).run()
@@ -194,20 +195,13 @@ class Server:
     # Beginning and end
 
     def _switch_is_there(self) -> None:
-        self._pause(self._draining.is_set())
+        self._fitness.apply()
         self._survivors.close()
-
-    def _pause(self, pause: bool) -> None:
-        """Have FreeSWITCH itself refuse new calls, and OPTIONS, with 503: the edge then passes this worker over."""
-        try:
-            self._inbound.api("fsctl", "pause" if pause else "resume", "inbound")
-        except (SwitchAway, *COMMAND_FAILURES) as error:
-            _log.warning("FreeSWITCH was not %s: %s", "paused" if pause else "resumed", error)
 
     def _finish(self) -> None:
         DRAINING.set(1)
         _log.info("draining: %d calls to finish within %d s", len(self._calls), self._drain_s)
-        self._pause(True)
+        self._fitness.drain()
         gevent.wait([self._idle, self._hurry], timeout=self._drain_s, count=1)
         if self._calls:
             _log.warning("cutting %d calls short", len(self._calls))
@@ -217,6 +211,7 @@ class Server:
 
     def stop(self) -> None:
         """Close every socket; what calls there still are is not waited for."""
+        self._fitness.stop()
         self._listener.stop(timeout=1)
         self._webhooks.close()
         self._messages.close()

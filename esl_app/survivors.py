@@ -1,12 +1,15 @@
-"""What a killed esl_app left behind: calls that died with it, and calls put through that go on without it.
+"""What an esl_app that is gone left behind in FreeSWITCH.
 
-FreeSWITCH hangs up a parked call whose socket closes; one that is bridged to its target stays. At the start the first are
-ended on record as controller_lost; the others are watched until they end. Targets that still ring for nobody are hung up.
+An answered call that had its event socket is adrift: it goes on with its agent (freeswitch/dialplan.xml.j2) and is taken over
+here. One that is connected with its target needs nobody, and is watched until it ends. What was not answered has had its
+503. Legs that were dialled for somebody and have nobody now are hung up. What is on record as live and is none of these
+ends as controller_lost.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gevent
@@ -16,19 +19,36 @@ from gevent import get_hub
 from esl_app import recording
 from esl_app.inbound import Inbound, SwitchAway
 from esl_app.line import Recorder
-from esl_app.protocol import CommandFailed, CommandTimeout
+from esl_app.metrics import ORPHANS
+from esl_app.protocol import COMMAND_FAILURES, CommandFailed
 from tandem.outcome import Outcome
 from tandem.records import CallStory, Records, RecordsError
 from tandem.rows import LostCalls
 
-WATCH_S = 5.0
-"""How often a surviving call is looked for."""
+WATCH_S = 2.0
+"""How often is looked again."""
+LATE_S = 20.0
+"""So long at least: a leg may appear after the esl_app that had it dialled is gone, and a call may still be busy with what
+that one had it play or record.
+"""
+TALKING = frozenset({"CS_EXCHANGE_MEDIA", "CS_HIBERNATE", "CS_RESET", "CS_SOFT_EXECUTE"})
+"""States of a leg that is connected with another, or is being."""
+_UNDEFINED = "_undef_"
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Found:
+    """Calls (id → the caller's channel) and legs that nobody answers for."""
+
+    adrift: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+    strays: list[str] = field(default_factory=list)
+
+
 class Survivors:
-    """Run once, when FreeSWITCH is there for the first time. Returns when the last survivor has ended.
+    """Run once, when FreeSWITCH is there for the first time. Returns when there is nothing left to look after.
 
     ``recordings``: folder of those that esl_app has notes of.
     """
@@ -49,53 +69,82 @@ class Survivors:
         self._recordings = recordings
         self._now = now
         self._since = now()
+        self._taken: set[str] = set()
 
     def close(self) -> None:
         """Raises SwitchAway, CommandFailed, CommandTimeout where FreeSWITCH cannot say which calls there are."""
-        alive, strays = self._channels()
-        for channel in strays:
-            self._hang_up(channel)
+        found = self._find()
+        alive = {**found.adrift, **found.others}
         self._recorder.put(LostCalls(worker=self._worker, except_ids=tuple(alive), now=self._since))
         self._adopt(lambda call: call not in alive)
-        for call in alive:
-            _log.warning("goes on without the esl_app that put it through", extra={"call": call})
-        while alive:
+        for call in found.others:
+            _log.warning("goes on without the esl_app that had it", extra={"call": call})
+        watched = self._look_after(found)
+        while watched or self._now() < self._since + LATE_S:
             gevent.sleep(WATCH_S)
-            for call, channel in list(alive.items()):
-                if not self._exists(channel):
-                    del alive[call]
-                    self._ended(call)
-
-    def _channels(self) -> tuple[dict[str, str], list[str]]:
-        """What FreeSWITCH has from before: callers' legs (call id → channel), and dialled legs whose caller is gone."""
-        callers: dict[str, str] = {}
-        dialled: dict[str, str] = {}
-        listing = orjson.loads(self._inbound.api("show", "channels", "as", "json"))
-        for row in listing.get("rows", []):
-            if float(row.get("created_epoch") or 0) > self._since:
-                continue
             try:
-                call = self._inbound.api("uuid_getvar", row["uuid"], "sip_h_X-Tandem-Call")
-            except CommandFailed:
+                found = self._find()
+            except (SwitchAway, *COMMAND_FAILURES):
                 continue
-            if call and row.get("direction") == "inbound":
-                callers[call] = row["uuid"]
-            elif call:
-                dialled[row["uuid"]] = call
-        return callers, [channel for channel, call in dialled.items() if call not in callers]
+            for call in watched - found.adrift.keys() - found.others.keys():
+                self._ended(call)
+            watched = self._look_after(found)
+
+    def _look_after(self, found: _Found) -> set[str]:
+        """Take over, hang up; the calls that are to be watched."""
+        for channel in found.strays:
+            self._hang_up(channel)
+        return set(found.others) | {
+            call for call, channel in found.adrift.items() if not self._take_over(call, channel)
+        }
+
+    def _find(self) -> _Found:
+        found = _Found()
+        for channel, row in self._channels():
+            call = self._variable(channel, "sip_h_X-Tandem-Call")
+            if not call:
+                continue
+            if row.get("direction") != "inbound":
+                mine = self._variable(channel, "tandem_controller") == self._inbound.identity
+                if not mine and row.get("state") not in TALKING and row.get("application") != "conference":
+                    found.strays.append(channel)
+            elif self._variable(channel, "tandem_adrift") == "true":
+                found.adrift[call] = channel
+            elif float(row.get("created_epoch") or 0) <= self._since:
+                found.others[call] = channel
+        return found
+
+    def _channels(self) -> Iterator[tuple[str, dict[str, str]]]:
+        listing = orjson.loads(self._inbound.api("show", "channels", "as", "json"))
+        return ((row["uuid"], row) for row in listing.get("rows", []))
+
+    def _variable(self, channel: str, name: str) -> str:
+        """Empty where it is not set, or the channel is gone."""
+        try:
+            value = self._inbound.api("uuid_getvar", channel, name)
+        except CommandFailed:
+            return ""
+        return "" if value == _UNDEFINED else value
+
+    def _take_over(self, call: str, channel: str) -> bool:
+        """Have FreeSWITCH open an event socket for it once more: from there on it is a call like others."""
+        try:
+            self._inbound.api("uuid_transfer", channel, "controller", "XML", "tandem")
+        except (SwitchAway, *COMMAND_FAILURES) as error:
+            _log.warning("not taken over yet: %s", error, extra={"call": call})
+            return False
+        ORPHANS.labels("taken_over").inc()
+        self._taken.add(call)
+        return True
 
     def _hang_up(self, channel: str) -> None:
         try:
             self._inbound.api("uuid_kill", channel, "NORMAL_CLEARING")
-        except CommandFailed:
+        except (SwitchAway, *COMMAND_FAILURES):
+            # Gone by itself, or found again at the next look.
             return
+        ORPHANS.labels("hung_up").inc()
         _log.warning("a leg that was dialled for a lost call is hung up: %s", channel)
-
-    def _exists(self, channel: str) -> bool:
-        try:
-            return self._inbound.api("uuid_exists", channel) == "true"
-        except (SwitchAway, CommandFailed, CommandTimeout):
-            return True
 
     def _adopt(self, is_lost: Callable[[str], bool]) -> None:
         """Have the archive take over the recordings of calls that are no more."""
@@ -106,6 +155,9 @@ class Survivors:
 
     def _ended(self, call: str) -> None:
         self._adopt(lambda lost: lost == call)
+        if call in self._taken:
+            # Its record is its own greenlet's again.
+            return
         try:
             story = get_hub().threadpool.apply(self._read, (call,))
         except RecordsError as error:

@@ -44,7 +44,8 @@ class Asides:
         self._actions = actions
         self._command = command
         self._settle = settle
-        self._private = self._on_hold = False
+        self._private: Private | None = None
+        self._on_hold: HoldCommand | None = None
         self.is_deaf = False
         """The model is to be sent silence in the caller's place."""
         self._collector = Collector(
@@ -88,6 +89,12 @@ class Asides:
         """The model begins to say something."""
         self._hold.wanted()
 
+    def repeat(self) -> None:
+        """Another esl_app is to do what is being done."""
+        for command in (self._private, self._on_hold):
+            if command is not None:
+                self._command(command)
+
     def close(self) -> None:
         """The call or the model is gone."""
         self._collector.close()
@@ -116,12 +123,16 @@ class Asides:
     # What they do
 
     def _shield(self, call_id: str, on: bool) -> None:
-        self._private = on
-        self.is_deaf = self._private or self._on_hold
-        self._command(Private(id=call_id, on=on))
+        private = Private(id=call_id, on=on)
+        self._private = private if on else None
+        self._be_deaf(private)
 
     def _wait(self, call_id: str, on: bool, music: bool) -> None:
-        self._on_hold = on
-        self.is_deaf = self._private or self._on_hold
+        hold = HoldCommand(id=call_id, on=on, music=music)
+        self._on_hold = hold if on else None
         self._floor.on_wanted = self._hold.wanted if on else None
-        self._command(HoldCommand(id=call_id, on=on, music=music))
+        self._be_deaf(hold)
+
+    def _be_deaf(self, command: Command) -> None:
+        self.is_deaf = self._private is not None or self._on_hold is not None
+        self._command(command)

@@ -48,6 +48,8 @@ from tandem.seam import (
     ModelLost,
     Notice,
     Placed,
+    Present,
+    Resumed,
     Tell,
 )
 from tandem.settings import Agent, MediaFork, ServerVad
@@ -255,6 +257,8 @@ class Conversation:
         """A word from esl_app."""
         if isinstance(notice, Ended):
             self.ended = notice.why
+        elif isinstance(notice, Resumed):
+            self._resumed()
         elif self._closed or self.lost is not None:
             return
         elif isinstance(notice, Dtmf):
@@ -267,6 +271,17 @@ class Conversation:
             self._on_tell(notice.text)
         elif not self._decisions.on_state(notice):
             self._counts.add("leg_texts_ignored", "unknown_transfer")
+
+    def _resumed(self) -> None:
+        """Another esl_app has the call, and knows nothing of what was decided."""
+        if self._closed:
+            return
+        self._command(Present())
+        if self.lost is None:
+            self._asides.repeat()
+            self._decisions.repeat()
+        else:
+            self._command(ModelLost(cause=self.lost))
 
     def close(self, why: str) -> None:
         """The call is over for the agent. What was still open is recorded."""

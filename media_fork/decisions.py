@@ -47,6 +47,8 @@ class Decision:
     summary: str = ""
     """For who takes the call."""
     sent: bool = False
+    heard: bool = True
+    """What was said before it."""
     timer: Timer | None = field(default=None, repr=False)
 
 
@@ -96,6 +98,11 @@ class Decisions:
         for decision in [decision for decision in self._open.values() if not decision.sent]:
             self._end(decision, INTERRUPTED, respond=False)
 
+    def repeat(self) -> None:
+        """Send what is under way once more: whoever it was sent to is gone."""
+        for decision in [decision for decision in self._open.values() if decision.sent]:
+            self._carry_out(decision, decision.heard)
+
     def on_state(self, state: TransferState) -> bool:
         """A notice from esl_app. False where no transfer of that id is under way."""
         decision = self._open.get(state.id)
@@ -132,7 +139,7 @@ class Decisions:
 
     def _carry_out(self, decision: Decision, heard: bool) -> None:
         _cancel(decision)
-        decision.sent = True
+        decision.sent, decision.heard = True, heard
         if decision.destination is None:
             self._send(HangUp(id=decision.id, reason=decision.reason, heard=heard))
             return

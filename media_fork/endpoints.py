@@ -48,6 +48,11 @@ class Endpoints:
         secure = any(endpoint.url.startswith("wss:") for endpoint in settings.endpoints)
         self._ssl: ssl.SSLContext | None = ssl.create_default_context() if secure else None
 
+    @property
+    def are_resting(self) -> bool:
+        """Each of them failed, and none is to be tried yet."""
+        return all(found.breaker.rest_s > 0 for found in self._places)
+
     async def open(self, update: Update, within_s: float | None = None) -> Realtime:
         """A model that is ready. Raises ModelUnavailableError when none was in time."""
         began = self._clock.now()

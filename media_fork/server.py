@@ -132,6 +132,7 @@ class Server:
             "status": "draining" if draining else "ok",
             "sessions": len(self._sessions),
             "max_sessions": self._metrics.max_sessions,
+            "model": "resting" if self._sessions.model_is_resting else "ok",
         }
         return web.json_response(state, status=503 if draining else 200)
 

@@ -139,6 +139,11 @@ class Sessions:
     def __len__(self) -> int:
         return self._opening + len(self._by_id)
 
+    @property
+    def model_is_resting(self) -> bool:
+        """No endpoint of the model is worth a call now."""
+        return self._endpoints.are_resting
+
     async def reserve(self, request: SessionRequest) -> SessionReply:
         """Have a model ready for ``request``. Raises RefusedError."""
         if self.draining:

@@ -29,6 +29,8 @@ QUEUE_ROWS = 20000
 GATHER_S = 0.25
 """Rows that come this soon after one another share a segment: every wake-up takes the interpreter from the hot path."""
 ADOPT_EVERY_S = 30.0
+FULL = 0.9
+"""Share of spool_mb."""
 GIVE_UP_S = 0.5
 """What close() adds to its time so that the writing thread leaves the spool in order."""
 
@@ -52,7 +54,8 @@ class Recorder:
             self._engine = database.connect(settings.url, f"tandem-{component}")
         except SQLAlchemyError as error:
             raise ValueError(f"records.url cannot be used: {error}") from error
-        self._spool = Spool(settings.spool / worker / component, settings.spool_mb << 20)
+        self._limit = settings.spool_mb << 20
+        self._spool = Spool(settings.spool / worker / component, self._limit)
         self._queue: queue.SimpleQueue[Row | threading.Event | None] = queue.SimpleQueue()
         self._more = threading.Event()
         self._closing = threading.Event()
@@ -65,6 +68,11 @@ class Recorder:
         self._writing = threading.Thread(target=self._write_segments, name="records-write", daemon=True)
         self._spooling.start()
         self._writing.start()
+
+    @property
+    def is_full(self) -> bool:
+        """There is hardly room for what a call would put: the database has been away for long."""
+        return self._spool.size > FULL * self._limit
 
     def put(self, row: Row) -> None:
         """Have ``row`` written. Never blocks or raises; from any thread. After close() the row is lost and counted."""

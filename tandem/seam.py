@@ -189,10 +189,17 @@ class Private(Seam):
     on: bool
 
 
+class Present(Seam):
+    """The answer to Resumed. Every command that is not done with follows it, once more."""
+
+    command: Literal["present"] = "present"
+
+
 Action = Record | SendDtmf
 """A command that esl_app carries out at once, and answers with Acted."""
 Command = Annotated[
-    Transfer | HangUp | WhoAnswered | Acknowledge | ModelLost | Action | Hold | Private, Field(discriminator="command")
+    Transfer | HangUp | WhoAnswered | Acknowledge | ModelLost | Present | Action | Hold | Private,
+    Field(discriminator="command"),
 ]
 
 
@@ -243,7 +250,13 @@ class Ended(Seam):
     why: str = Field(max_length=MAX_ID)
 
 
-Notice = Dtmf | TransferState | Acted | Tell | Ended
+class Resumed(Seam):
+    """Another esl_app has the call: what was sent to the one before it may never have been heard."""
+
+    notice: Literal["resumed"] = "resumed"
+
+
+Notice = Dtmf | TransferState | Acted | Tell | Ended | Resumed
 
 FORK_MESSAGE: TypeAdapter[ForkMessage] = TypeAdapter(ForkMessage)
 NOTICE: TypeAdapter[Notice] = TypeAdapter(Annotated[Notice, Field(discriminator="notice")])

@@ -370,6 +370,8 @@ class EslApp(Model):
     fork_within_ms: Annotated[int, Field(ge=500, le=20000)] = 3000
     voicemail_seconds: Annotated[int, Field(ge=5, le=600)] = 120
     drain_seconds: Annotated[int, Field(ge=0, le=86400)] = 3600
+    adrift_seconds: Annotated[int, Field(ge=5, le=3600)] = 120
+    """How long a call whose esl_app is gone goes on with its agent, waiting for the next one."""
 
 
 class MediaFork(Model):

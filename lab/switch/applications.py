@@ -58,6 +58,12 @@ async def _respond(session: Session, argument: str) -> None:
         session.channel.hangup(of_sip(status))
 
 
+async def _transfer(session: Session, argument: str) -> None:
+    """``transfer EXTENSION [DIALPLAN] [CONTEXT]``: go on there, in the dialplan that there is."""
+    session.channel.profile.destination_number = argument.split(" ")[0]
+    session.transfer_to(session.switch.extension(session.channel))
+
+
 async def _redirect(session: Session, argument: str) -> None:
     """``redirect URI[,URI…]``: 302, or 300 for several, on an unanswered call."""
     channel = session.channel
@@ -266,5 +272,6 @@ APPLICATIONS: dict[str, Application] = {
     "socket": Application(socket),
     "start_dtmf": Application(start_dtmf, needs_media=True),
     "stop_dtmf": Application(_stop_dtmf, needs_media=True),
+    "transfer": Application(_transfer),
     "unset": Application(_unset),
 }

@@ -171,7 +171,7 @@ async def _transfer(switch: "Switch", argument: str) -> str:
         if target is not None:
             if not inline:
                 target.channel.profile.destination_number = words[1]
-            extension = switch.inline_extension(words[1]) if inline else switch.extension()
+            extension = switch.inline_extension(words[1]) if inline else switch.extension(target.channel)
             target.transfer_to(extension)
     return "+OK\n"
 
@@ -218,7 +218,7 @@ async def _originate(switch: "Switch", argument: str) -> str:
         session.transfer_to(switch.inline_extension(extension))
     else:
         session.channel.profile.destination_number = extension
-        session.transfer_to(switch.extension())
+        session.transfer_to(switch.extension(session.channel))
     return f"+OK {session.channel.uuid}\n"
 
 

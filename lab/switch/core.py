@@ -82,6 +82,7 @@ class Switch:
         self.endpoint.on_request = self._on_request
         self._edge = [ipaddress.ip_address(socket.address) for socket in settings.edge.listen]
         self._controller = f"{worker.loopback}:{settings.esl_app.port} async full"
+        self._adrift_s = settings.esl_app.adrift_seconds
         self._event_socket = EventSocketServer(self, worker.loopback, settings.freeswitch.event_socket_port)
         self._session_ids = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -142,16 +143,25 @@ class Switch:
         session = self.sessions.get(identity or "")
         return None if session is None or session.channel.down else session
 
-    def extension(self) -> Extension:
-        """What the dialplan of ``tandem render`` does with a call: its controller, or 503 where there is none."""
+    def extension(self, channel: Channel) -> Extension:
+        """What the dialplan of ``tandem render`` does with a channel: its controller; where that is lost, 503 or a wait."""
+        if channel.profile.destination_number == "alone":
+            if channel.get("tandem_answered") != "true":
+                return [("respond", "503")]
+            return [
+                ("set", "tandem_adrift=true"),
+                ("set", f"park_timeout={self._adrift_s}:NORMAL_TEMPORARY_FAILURE"),
+                ("park", ""),
+            ]
         return [
             ("set", "sip_copy_custom_headers=false"),
             ("set", "media_timeout=300000"),
             ("set", "media_hold_timeout=1800000"),
+            ("set", "execute_on_answer=set tandem_answered=true"),
+            ("unset", "tandem_adrift"),
             ("set", "socket_resume=true"),
-            ("set", "execute_on_answer=unset socket_resume"),
             ("socket", self._controller),
-            ("respond", "503"),
+            ("transfer", "alone XML tandem"),
         ]
 
     def inline_extension(self, text: str) -> Extension:
@@ -208,7 +218,7 @@ class Switch:
             _log.warning("INVITE of %s refused: %s", dialog.call_id, error)
             dialog.respond(400, "Bad Session Description")
             return
-        session = Session(self, channel, leg, self.extension())
+        session = Session(self, channel, leg, self.extension(channel))
         self.add(session)
         session.start()
 

@@ -325,6 +325,7 @@ class Session:
         self.extension = deque(extension)
         channel.private_events.clear()
         channel.stop_broadcast()
+        channel.other_profile = None
         channel.profile.times.transferred = channel.now()
         channel.transfer = True
         channel.state = ChannelState.ROUTING

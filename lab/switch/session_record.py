@@ -77,6 +77,11 @@ async def uuid_record(switch: "Switch", argument: str) -> str:
     match action:
         case "start":
             return OK if await _start(session, path) else "-ERR Cannot record session!\n"
+        case "stop" if path == "all":
+            for recording in tuple(session.media.bugs) if session.media is not None else ():
+                if isinstance(recording, SessionRecord) and session.media is not None:
+                    session.media.remove_bug(recording)
+            return OK
         case "stop":
             bug = _find(session.media, path)
             if bug is None or session.media is None:

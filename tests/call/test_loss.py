@@ -9,7 +9,7 @@ from lab import hearing
 from lab.voice import speak
 from lab.world import World
 from media_fork.lifesign import NOTES_HZ
-from tandem.outcome import Outcome, RefusalCause
+from tandem.outcome import Outcome, RefusalCause, TransferOutcome
 from tests.call.caller import (
     BRIEF,
     LONG,
@@ -17,6 +17,7 @@ from tests.call.caller import (
     Caller,
     Pbx,
     extension_says,
+    pbx_of,
     until,
     worker_reserving,
     workers_tried,
@@ -140,16 +141,52 @@ async def next_call_works(world: World) -> None:
     assert (await caller.story()).call.outcome is Outcome.CALLER_HUNG_UP
 
 
-async def test_esl_app_killed_ends_its_call_and_the_next_call_works(world: World) -> None:
+async def test_esl_app_killed_leaves_the_talk_going_and_the_next_one_does_what_was_decided_meanwhile(
+    world: World,
+) -> None:
+    pbx_of(world)
     caller = await Caller.talks_to_agent(world)
     worker = world.worker_of(caller.call)
     await world.kill(f"esl_app@{worker}")
-    end = await caller.call.wait_ended(PATIENCE_S)
-    assert end.by == "peer"
-    await next_call_works(world)
+    await caller.says("What are your opening hours?")
+    await caller.agent_says("open")
+    await caller.says("Please put me through to sales.")
+    await caller.agent_says("put you through")
     await world.start_process(f"esl_app@{worker}")
+    await caller.hears(extension_says("2001"))
+    await caller.call.hangup()
     story = await caller.story()
-    assert story.call.outcome is Outcome.CONTROLLER_LOST
+    assert (story.call.outcome, story.call.transferred_to) == (Outcome.TRANSFERRED, "sales")
+    assert [transfer.outcome for transfer in story.transfers] == [TransferOutcome.ANSWERED]
+
+
+async def test_a_target_that_rings_when_esl_app_dies_is_hung_up_and_rung_again_by_the_next_one(world: World) -> None:
+    pbx = pbx_of(world)
+    caller = await Caller.talks_to_agent(world)
+    await caller.says("Please put me through to nobody.")
+    await until(lambda: "2003" in pbx.calls, "the target to ring")
+    first = pbx.calls.pop("2003")
+    worker = world.worker_of(caller.call)
+    await world.kill(f"esl_app@{worker}")
+    await world.start_process(f"esl_app@{worker}")
+    await first.wait_ended(PATIENCE_S)
+    await until(lambda: "2003" in pbx.calls, "the target to ring again")
+    await pbx.calls["2003"].wait_ended(PATIENCE_S)
+    await caller.agent_says("no answer")
+    await caller.call.hangup()
+    story = await caller.story()
+    assert story.call.outcome is Outcome.CALLER_HUNG_UP
+    assert [transfer.outcome for transfer in story.transfers] == [TransferOutcome.NO_ANSWER]
+
+
+async def test_a_caller_who_leaves_while_esl_app_is_dead_is_on_record(world: World) -> None:
+    caller = await Caller.talks_to_agent(world)
+    worker = world.worker_of(caller.call)
+    await world.kill(f"esl_app@{worker}")
+    await next_call_works(world)
+    await caller.call.hangup()
+    await world.start_process(f"esl_app@{worker}")
+    assert (await caller.story()).call.outcome is Outcome.CONTROLLER_LOST
 
 
 async def test_media_fork_killed_means_an_apology_and_the_fallback_and_the_next_call_works(world: World) -> None:

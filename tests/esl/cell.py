@@ -73,6 +73,7 @@ class MediaFork:
     async def start(self) -> None:
         http = web.Application()
         http.router.add_post("/v1/sessions", self._reserve)
+        http.router.add_get("/healthz", self._healthz)
         http.router.add_delete("/v1/sessions/{session}", self._release)
         forks = web.Application()
         forks.router.add_get("/fork", self._fork)
@@ -99,6 +100,9 @@ class MediaFork:
         rate = 16000 if asked["codec"] == "L16" else 8000
         reply = {"session": f"s-{asked['call']}", "url": url, "rate": rate, "expires_in_ms": 10000}
         return web.json_response(reply, status=201)
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
 
     async def _release(self, request: web.Request) -> web.Response:
         self.released.append(request.match_info["session"])
@@ -242,14 +246,18 @@ class Cell:
         await until(lambda: fork.texts and fork.audio_bytes, "the fork's metadata and audio")
         return placed, fork
 
+    def live(self, call: str) -> CallStory | None:
+        """What is on record of a call so far."""
+        with contextlib.suppress(RecordsError), Records(self.settings.records.url) as records:
+            return records.call(call)
+        return None
+
     async def story(self, call: str) -> CallStory:
         """The ended call's record."""
 
         def ended() -> CallStory | None:
-            with contextlib.suppress(RecordsError), Records(self.settings.records.url) as records:
-                story = records.call(call)
-                return story if story and story.call.outcome else None
-            return None
+            story = self.live(call)
+            return story if story and story.call.outcome else None
 
         return await until(ended, f"the record of {call}")
 

@@ -75,6 +75,7 @@ class FakeMediaFork:
         self.reserved: list[dict[str, Any]] = []
         self.released: list[str] = []
         self.delay_s = 0.0
+        self.health = {"status": "ok", "model": "ok"}
         self.answer: tuple[str, bytes] = ("201 Created", b"")
         self._server = WSGIServer((host, port), self._serve, log=None, error_log=None)
         self._url = f"ws://{host}:8091/fork"
@@ -89,6 +90,9 @@ class FakeMediaFork:
         self.answer = (status, orjson.dumps({"cause": cause, "message": "no"}))
 
     def _serve(self, environ: Any, start_response: Any) -> list[bytes]:
+        if environ["REQUEST_METHOD"] == "GET":
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [orjson.dumps(self.health)]
         if environ["REQUEST_METHOD"] == "DELETE":
             self.released.append(environ["PATH_INFO"].rsplit("/", 1)[1])
             start_response("204 No Content", [])
@@ -107,6 +111,8 @@ class FakeMediaFork:
 
 class Rows(list[Row]):
     """A recorder. The newest row of each call and transfer is what counts."""
+
+    is_full = False
 
     def put(self, row: Row) -> None:
         self.append(row)

@@ -1,6 +1,7 @@
 """A scripted peer for esl_app: as much of FreeSWITCH's event sockets as a call uses, on gevent, in the test's own process."""
 
 import contextlib
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,6 +178,9 @@ class FakeLeg:
         self.dial_string = dial_string
         self.hangup_cause: str | None = None
         self.answered = False
+        variables = dial_string.partition("{")[2].partition("}")[0].split(",")
+        self.variables = dict(variable.split("=", 1) for variable in variables)
+        self.state = "CS_CONSUME_MEDIA"
 
     def ring(self) -> None:
         self.switch.fire(self.uuid, "CHANNEL_PROGRESS")
@@ -232,6 +236,11 @@ class FakeSwitch:
         self.refuse_api: set[str] = set()
         """First words that are answered with -ERR."""
         self.apis: list[str] = []
+        self.present = True
+        """media_fork answers an esl_app that has taken a call over."""
+        self.repeated: list[dict[str, Any]] = []
+        """The commands that it repeats then."""
+        self.paused = False
         self.plays = Flag()
         """Applications complete while it is set."""
         self.plays.set()
@@ -298,6 +307,23 @@ class FakeSwitch:
             gevent.spawn(call.serve)
         return call
 
+    def leave_adrift(self, call: FakeCall) -> None:
+        """Its event socket is gone, and FreeSWITCH keeps it for the next esl_app."""
+        call.close()
+        self.calls.remove(call)
+        call.variables["tandem_adrift"] = "true"
+
+    def _take_back(self, left: FakeCall) -> None:
+        back = FakeCall(
+            socket.create_connection((self.host, self.app_port)),
+            self,
+            left.headers | {"variable_tandem_answered": "true"},
+        )
+        back.fork = left.fork
+        self.channels[back.uuid] = back
+        self.calls.append(back)
+        back.serve()
+
     def fire(self, channel: str, name: str, headers: dict[str, str] | None = None, body: str = "") -> None:
         event = {"Event-Name": name, "Unique-ID": channel, **(headers or {})}
         for call in self.calls:
@@ -329,6 +355,13 @@ class FakeSwitch:
                 if channel is None:
                     return "-ERR No such channel!"
                 channel.kill(rest[1])
+            case "uuid_transfer" if isinstance(channel, FakeCall):
+                channel.variables.pop("tandem_adrift", None)
+                gevent.spawn(self._take_back, channel)
+            case "fsctl" if rest[0] == "pause_check":
+                return "true" if self.paused else "false"
+            case "fsctl":
+                self.paused = rest[0] == "pause"
             case "uuid_setvar_multi" if isinstance(channel, FakeCall):
                 pairs = " ".join(rest[1:]).replace("\\;", "\0").split(";")
                 channel.variables |= dict(pair.replace("\0", ";").split("=", 1) for pair in pairs)
@@ -337,7 +370,7 @@ class FakeSwitch:
                 if rest[0] in survivors:
                     return survivors[rest[0]]
                 if isinstance(channel, FakeLeg):
-                    return self.variables.get(rest[1]) or "_undef_"
+                    return self.variables.get(rest[1]) or channel.variables.get(rest[1], "_undef_")
                 if channel is None:
                     return "-ERR No such channel!"
                 arrived = channel.headers.get(f"variable_{rest[1]}")
@@ -353,6 +386,10 @@ class FakeSwitch:
                 return "true" if rest[0] in self.channels or rest[0] in dict(self.survivors) else "false"
             case "show":
                 rows = [{"uuid": found, "direction": "inbound", "created_epoch": "1"} for found, _ in self.survivors]
+                for found in self.channels.values():
+                    direction = "inbound" if isinstance(found, FakeCall) else "outbound"
+                    row = {"uuid": found.uuid, "direction": direction, "created_epoch": str(int(time.time()) + 1)}
+                    rows.append(row | {"state": getattr(found, "state", "CS_EXECUTE")})
                 return orjson.dumps({"row_count": len(rows), "rows": rows}).decode()
         return "+OK"
 
@@ -372,6 +409,9 @@ class FakeSwitch:
         call.texts.append(orjson.loads(words[2][1:-1].replace("\\'", "'").replace("\\\\", "\\")))
         if words[0] == "stop":
             call.fork = None
+        if call.texts[-1].get("notice") == "resumed" and self.present:
+            for command in ({"command": "present"}, *self.repeated):
+                call.decides(command)
         return "+OK Success"
 
     def background(self, arguments: str, job: str) -> None:

@@ -44,7 +44,7 @@ class TestDrain:
         assert (record.outcome, record.cause, record.sip_status) == (Outcome.REFUSED, RefusalCause.DRAINING, 503)
         assert get(world, "/healthz") == (
             503,
-            orjson.dumps({"status": "draining", "calls": 1, "max_calls": 3, "switch": True}),
+            orjson.dumps({"status": "draining", "calls": 1, "max_calls": 3, "switch": True, "unfit": ""}),
         )
         call.happens("DTMF", {"DTMF-Digit": "1", "DTMF-Duration": "800"})
         until(lambda: call.texts, "the call to go on")
@@ -85,8 +85,15 @@ class TestDrain:
         assert world.switch.channels == {}
 
 
-def test_the_switch_is_resumed_at_the_start(world: World) -> None:
-    until(lambda: "fsctl resume inbound" in world.switch.apis, "the switch to be resumed")
+def test_a_switch_that_a_predecessor_paused_is_resumed_at_the_start(world: World) -> None:
+    world.server.stop()
+    world.switch.paused = True
+    server = Server(world.settings, "worker-1", world.rows)
+    server.start()
+    try:
+        until(lambda: not world.switch.paused, "the switch to be resumed")
+    finally:
+        server.stop()
 
 
 def test_a_predecessors_calls_are_closed_but_for_those_that_live(world: World) -> None:
@@ -126,7 +133,8 @@ def test_a_surviving_call_is_watched_and_ends_as_transferred(world: World, monke
     server = Server(world.settings, "worker-1", recorder)
     server.start()
     try:
-        until(lambda: "uuid_exists channel-of-old" in world.switch.apis, "the survivor to be watched")
+        look = "uuid_getvar channel-of-old tandem_adrift"
+        until(lambda: world.switch.apis.count(look) > 1, "the survivor to be watched")
         recorder.flush(5)
         with Records(world.settings.records.url) as records:
             assert [call.id for call in records.calls() if call.outcome is None] == ["old"]
@@ -215,7 +223,7 @@ def test_health_and_metrics_are_served(world: World) -> None:
     world.talking()
     assert get(world, "/healthz") == (
         200,
-        orjson.dumps({"status": "ok", "calls": 1, "max_calls": 3, "switch": True}),
+        orjson.dumps({"status": "ok", "calls": 1, "max_calls": 3, "switch": True, "unfit": ""}),
     )
     status, body = get(world, "/metrics")
     assert status == 200

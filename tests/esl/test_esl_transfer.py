@@ -235,7 +235,6 @@ class TestRinging:
         call.close()
         assert world.rows.call(call).outcome is Outcome.FAILED
         assert [transfer.outcome for transfer in world.rows.transfers()] == [TransferOutcome.FAILED]
-        world.switch.channels.pop(call.uuid)
         world.idle()
 
     def test_a_model_lost_while_it_rings_does_not_stop_the_ringing(self, world: World) -> None:

@@ -1,5 +1,7 @@
 """Scenes: how calls begin and end."""
 
+import asyncio
+
 from tests.freeswitch.story import Story, over, scene
 from tests.lab.esl_client import PATIENCE_S
 from tests.lab.switch_rig import Rig
@@ -71,7 +73,7 @@ async def cancelled(rig: Rig, story: Story) -> None:
 
 @scene
 async def controller_lost(rig: Rig, story: Story) -> None:
-    """The controller closes its socket: without connecting, before the answer, after it; and there is none."""
+    """The controller closes its socket: without connecting, before the answer; and there is none."""
     listener = await rig.listener()
     rig.controller.connects = False
     call = await rig.invite()
@@ -84,15 +86,45 @@ async def controller_lost(rig: Rig, story: Story) -> None:
     await listener.event("CHANNEL_PARK", Unique_ID=esl.uuid)
     esl.close()
     await over(rig, story, listener, {"unanswered": (esl.uuid, call)})
-    call, esl = await rig.answered()
-    esl.close()
-    await over(rig, story, listener, {"answered": (esl.uuid, call)})
     rig.controller.refuse()
     before = len(listener.events)
     call = await rig.invite()
     created = await listener.event("CHANNEL_CREATE", after=before)
     await over(rig, story, listener, {"no controller": (created["Unique-ID"], call)})
     await rig.controller.start()
+
+
+@scene
+async def adrift(rig: Rig, story: Story) -> None:
+    """The controller of an answered call closes its socket: the fork goes on, another controller takes the call and is lost
+    too.
+    """
+    listener = await rig.listener()
+    call, esl = await rig.answered()
+    fork = await rig.fork(esl)
+    before = len(listener.events)
+    esl.close()
+    await listener.event("CHANNEL_PARK", after=before, Unique_ID=esl.uuid)
+    await fork.heard(0.2)
+    commands = await rig.event_socket()
+    for variable in ("tandem_answered", "tandem_adrift"):
+        story.tell("replies", await commands.api(f"uuid_getvar {esl.uuid} {variable}"))
+    story.tell("replies", await commands.api(f"uuid_transfer {esl.uuid} controller XML tandem"))
+    another = await rig.controller.next_call()
+    assert another.uuid == esl.uuid
+    await listener.event("CHANNEL_EXECUTE", after=before, Unique_ID=esl.uuid, Application="socket")
+    for name in ("Answer-State", "variable_tandem_answered", "variable_tandem_adrift"):
+        story.tell("connect", f"{name}: {another.info.get(name)}")
+    story.tell("replies", await another.api(f"uuid_audio_fork {esl.uuid} send_text audio_fork once-more"))
+    await fork.heard(0.2)
+    story.tell("replies", await another.api(f"uuid_getvar {esl.uuid} park_timeout"))
+    before = len(listener.events)
+    another.close()
+    await listener.event("CHANNEL_PARK", after=before, Unique_ID=esl.uuid)
+    story.tell("replies", await commands.api(f"uuid_kill {esl.uuid}"))
+    await over(rig, story, listener, {"a": (esl.uuid, call)})
+    await asyncio.wait_for(fork.closed.wait(), PATIENCE_S)
+    story.tell("fork", fork.texts)
 
 
 OFFERS = {

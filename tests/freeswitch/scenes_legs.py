@@ -141,7 +141,7 @@ async def bridge(rig: Rig, story: Story) -> None:
                 await esl.api(f"uuid_kill {identity} USER_BUSY")
             case _:
                 await b.hangup()
-        if end == "park_after_bridge":
+        if end in ("callee", "killed callee", "park_after_bridge"):
             await listener.event("CHANNEL_PARK", after=before, Unique_ID=esl.uuid)
             await esl.api(f"uuid_kill {esl.uuid}")
         await over(rig, story, listener, {f"a{number} {end}": (esl.uuid, call), f"b{number} {end}": (identity, b)})

@@ -336,3 +336,19 @@ async def test_a_call_that_ends_leaves_no_tool_running(unstarted, backend):
     )
     await unstarted.until(lambda: not any("Errands" in repr(task) for task in asyncio.all_tasks()), "end of the task")
     await unstarted.stop()
+
+
+async def test_another_esl_app_is_asked_once_more_for_what_is_under_way_and_for_nothing_else(plane):
+    fork, session = await plane.call()
+    await session.call("resp_1", "fc_1", "transfer", {"destination": "sales", "reason": "prices"})
+    first = await fork.command()
+    await fork.notice(notice="resumed")
+    assert await fork.command(2) == {"command": "present"}
+    assert await fork.command(3) == first
+    await fork.notice(notice="transfer", id="fc_1", outcome="busy", detail="in words")
+    assert output(await session.event("conversation.item.create"))["outcome"] == "busy"
+    await fork.notice(notice="resumed")
+    assert await fork.command(4) == {"command": "present"}
+    await session.call("resp_2", "fc_2", "hang_up", {"reason": "done"})
+    assert (await fork.command(5))["command"] == "hang_up", "the transfer is done with"
+    await fork.close()
