@@ -12,7 +12,7 @@ from esl_app.leg import HungUp
 from esl_app.line import BROKEN, ConversationLost, Ending, Line
 from esl_app.media import Refused
 from esl_app.message import message
-from esl_app.metrics import FALLBACKS, RUNGS
+from esl_app.metrics import DIAL_REFUSED, FALLBACKS, RUNGS
 from esl_app.transfer import consult
 from esl_app.voicemail import PROMPT_S, Taken, file_of, take_message
 from tandem import dial_policy, hunting
@@ -119,6 +119,7 @@ class _Ladder:
         line = self._line
         plan = hunting.resolve(line.settings, rung, tenant=line.arrival.tenant, now=line.services.now())
         if isinstance(plan, dial_policy.Refused):
+            DIAL_REFUSED.labels(plan.refusal.value).inc()
             return plan.outcome, plan.detail
         attempt = consult(line, plan, lambda: None)
         if attempt.target is not None:

@@ -42,6 +42,7 @@ def busy(leg: FakeLeg) -> None:
 def test_a_rung_that_is_busy_and_one_that_is_refused_lead_to_the_next(world: World) -> None:
     world.switch.on_dial = busy
     taken = metric("tandem_fallback_rungs_total", rung="voicemail", result="reached")
+    refused = metric("tandem_dial_refused_total", refusal="premium_number")
     call = loses_model(world)
     record = world.rows.call(call)
     assert (record.outcome, record.cause, record.transferred_to) == (Outcome.FELL_BACK, "model_lost", None)
@@ -52,6 +53,7 @@ def test_a_rung_that_is_busy_and_one_that_is_refused_lead_to_the_next(world: Wor
     ]
     assert [prompt for prompt in played(call) if prompt.endswith(".wav")] == ["apology.wav", "leave_message.wav"]
     assert metric("tandem_fallback_rungs_total", rung="voicemail", result="reached") == taken + 1
+    assert metric("tandem_dial_refused_total", refusal="premium_number") == refused + 1
 
 
 def test_voicemail_that_cannot_record_leads_to_the_next_and_in_the_end_to_words_of_regret(world: World) -> None:
