@@ -8,15 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from esl_app.briefing import Briefing
 from esl_app.context import Carried
-from esl_app.dialling import caller_id, dial_string, in_words
+from esl_app.dialling import ORPHAN_S, caller_id, dial_string, in_words
 from esl_app.happenings import Bridged, Happening, LegEnded
+from esl_app.hold import Hold
 from esl_app.hunt import Candidate, Hunt, Target
 from esl_app.inbound import Dialling, SwitchAway
 from esl_app.leg import LAST_EVENTS_S, HungUp
 from esl_app.line import Line
 from esl_app.protocol import COMMAND_FAILURES
 from esl_app.ringing import RingTone
+from tandem.destinations import TransferMethod
 from tandem.dial_policy import Allowed
 from tandem.hunting import Plan
 from tandem.outcome import TransferOutcome
@@ -43,18 +46,22 @@ class _NotConnected(Exception):
 
 
 class Consultation:
-    """One attempt to connect the caller with somebody of ``plan``. ``ringing`` is called whenever a target begins to ring.
+    """One attempt to connect the caller with somebody of ``plan``. ``told`` is given how it
+    goes, in words: whenever a target begins to ring, and when the caller is on hold.
 
     ``carried``: what goes along to those whose trunks are told.
     """
 
-    def __init__(self, line: Line, plan: Plan, ringing: Callable[[], None], carried: Carried | None = None) -> None:
+    def __init__(self, line: Line, plan: Plan, told: Callable[[str], None], carried: Carried | None = None) -> None:
         self._line = line
         self._carried = carried
         self._leg = line.leg
         self._plan = plan
-        self._told = ringing
+        self._told = told
+        # Without an agent there is nobody to brief: a fallback is simply connected.
+        self._is_warm = plan.method is TransferMethod.WARM and carried is not None
         self._tone = RingTone(line.leg, line.settings.policy.home_country)
+        self._hold = Hold(line.music, line.fork)
         self._hunt = Hunt(
             line.leg,
             line.services.inbound,
@@ -70,7 +77,7 @@ class Consultation:
         """Ring, and bridge with who answers. Raises HungUp, and what Line.meanwhile raises."""
         connected: Target | None = None
         try:
-            target = self._hunt.answered()
+            target = self._taken()
             if target is None:
                 failure = self._hunt.failure()
                 return Attempt(failure.outcome, self._hunt.in_words(), failure.sip_status)
@@ -90,8 +97,8 @@ class Consultation:
             return Attempt(TransferOutcome.FAILED, in_words(TransferOutcome.FAILED))
         finally:
             self._hunt.close(keep=connected)
-            if connected is None and not self._leg.over:
-                self._tone.stop()
+            if connected is None:
+                self._let_be()
 
     def _candidate(self, allowed: Allowed) -> Candidate:
         arrival, settings = self._line.arrival, self._line.settings
@@ -107,19 +114,54 @@ class Consultation:
                 caller_id=caller_id(settings.trunks[allowed.trunk], arrival.number, arrival.caller),
                 ring_seconds=allowed.ring_seconds,
                 headers=self._carried.headers(settings.trunks[allowed.trunk].context) if self._carried else {},
+                park_seconds=ORPHAN_S + settings.transfers.briefing_seconds if self._is_warm else ORPHAN_S,
+                is_spoken_to=self._is_warm,
             ),
             allowed.ring_seconds,
         )
 
+    def _taken(self) -> Target | None:
+        """Who answered and, in a warm transfer, takes the call."""
+        while (target := self._hunt.answered()) is not None:
+            if not self._is_warm:
+                return target
+            outcome = self._brief(target)
+            if outcome is TransferOutcome.ANSWERED:
+                return target
+            self._leg.log.info("%s does not take the call: %s", target.name, outcome.value)
+            self._hunt.reject(target, outcome)
+            self._hold.stop()
+        return None
+
+    def _brief(self, target: Target) -> TransferOutcome:
+        """The caller is on hold, and the agent of no use to anybody, until it is known whether the target takes the call."""
+        assert self._carried is not None
+        self._tone.stop()
+        self._told("they answered and are being told who is calling; the caller is on hold")
+        self._hold.start()
+        within_s = self._line.settings.transfers.briefing_seconds
+        return Briefing(self._line, target, self._carried).run(within_s)
+
     def _rings(self, really: bool) -> None:
         self._tone.start()
         if really:
-            self._told()
+            self._told("ringing")
+
+    def _let_be(self) -> None:
+        """The caller stays with the agent, if there is one, or is gone. Raises nothing."""
+        if self._leg.over:
+            return
+        try:
+            self._tone.stop()
+            self._hold.stop()
+        except COMMAND_FAILURES as error:
+            self._leg.log.warning("what the caller hears is left as it is: %s", error)
 
     def _bridge(self, target: Target) -> None:
         """Raises _NotConnected."""
         self._tone.stop()
         self._line.fork.stop(Ended(why="transferred"))
+        self._hold.stop()
         try:
             try:
                 # Connected, the call needs no event socket: FreeSWITCH would take it off the bridge when that is lost.

@@ -45,10 +45,13 @@ def dial_string(
     caller_id: str,
     ring_seconds: int,
     headers: Mapping[str, str] | None = None,
+    park_seconds: int = ORPHAN_S,
+    is_spoken_to: bool = False,
 ) -> str:
     """A leg to ``number`` over ``trunk``, by way of the edge's first socket, with ``headers`` of its INVITE.
 
-    Raises ValueError for a part of the wrong form.
+    It hangs up by itself when nobody has come back for it ``park_seconds`` after its answer. ``is_spoken_to``: it will have a
+    fork while it is parked. Raises ValueError for a part of the wrong form.
     """
     variables = {
         "origination_uuid": _checked(_UUID, channel),
@@ -58,11 +61,13 @@ def dial_string(
         "sip_h_X-Tandem-Trunk": _checked(_NAME, trunk),
         "sip_h_X-Tandem-Tenant": _checked(_NAME, tenant),
         "originate_timeout": str(ring_seconds + RING_MARGIN_S),
-        "park_timeout": f"{ORPHAN_S}:NORMAL_CLEARING",
+        "park_timeout": f"{park_seconds}:NORMAL_CLEARING",
         "ignore_early_media": "true",
         "ignore_display_updates": "true",
         "hangup_after_bridge": "true",
     }
+    if is_spoken_to:
+        variables |= {"send_silence_when_idle": SEND_SILENCE, "playback_terminators": "none"}
     for name, value in (headers or {}).items():
         variables[f"sip_h_{_checked(_HEADER, name)}"] = _checked(_HEADER_VALUE, value)
     return _leg(edge, variables, number)
@@ -137,6 +142,10 @@ _IN_WORDS = {
     TransferOutcome.NO_ANSWER: "there is no answer",
     TransferOutcome.REJECTED: "the call was declined",
     TransferOutcome.UNREACHABLE: "they cannot be reached",
+    TransferOutcome.DECLINED: "they answered, but do not want to take the call now",
+    TransferOutcome.VOICEMAIL: "a voicemail answered",
+    TransferOutcome.NOT_ACCEPTED: "somebody answered, but did not take the call",
+    TransferOutcome.TARGET_HUNG_UP: "they hung up before they took the call",
     TransferOutcome.NOT_CONFIRMED: "the transfer was not confirmed",
     TransferOutcome.FAILED: "the transfer failed",
 }

@@ -121,7 +121,7 @@ class _Ladder:
         if isinstance(plan, dial_policy.Refused):
             DIAL_REFUSED.labels(plan.refusal.value).inc()
             return plan.outcome, plan.detail
-        attempt = consult(line, plan, lambda: None)
+        attempt = consult(line, plan, lambda how: None)
         if attempt.target is not None:
             line.talk(attempt.target, rung)
         return attempt.outcome, attempt.detail

@@ -26,6 +26,13 @@ class ForkLost(Exception):
         super().__init__(reason)
 
 
+def start_of(call: str, reservation: SessionReply) -> tuple[str, ...]:
+    """What follows the channel in the command that starts a fork."""
+    rate = str(reservation.rate)
+    hello = Hello(call=call, session=reservation.session).model_dump_json()
+    return ("start", quote(reservation.url), "mono", rate, BUG, quote(hello), "true", "true", rate)
+
+
 class Fork:
     """The fork of one leg. ``live`` from its connection to its stop or loss."""
 
@@ -39,12 +46,9 @@ class Fork:
 
     def connect(self, call: str, reservation: SessionReply, within_s: float) -> None:
         """Start, and wait for the WebSocket. Raises ForkLost, HungUp."""
-        rate = str(reservation.rate)
-        hello = Hello(call=call, session=reservation.session).model_dump_json()
-        words = ("start", quote(reservation.url), "mono", rate, BUG, quote(hello), "true", "true", rate)
         started = self._leg.clock()
         try:
-            self._api(*words)
+            self._api(*start_of(call, reservation))
         except CommandFailed as error:
             raise ForkLost(False, str(error)) from error
         self._attached = True
@@ -108,6 +112,15 @@ class Fork:
             self._leg.session.set(absolute_codec_string="")
         except CommandFailed as error:
             self._leg.log.info("fork was gone before its stop: %s", error)
+
+    def pause(self, pause: bool) -> None:
+        """Have media_fork hear nothing of the caller for now, or hear them again."""
+        if not self.live:
+            return
+        try:
+            self._api("pause" if pause else "resume", BUG)
+        except CommandFailed as error:
+            self._leg.log.info("fork was gone before it was paused or resumed: %s", error)
 
     def lost(self) -> None:
         """Its connection is gone, the media bug is still attached."""

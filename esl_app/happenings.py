@@ -95,6 +95,22 @@ class Recording:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A digit, or something of a fork, on another channel than the caller's."""
+
+    channel: str
+    happening: "Digit | Decision | ForkUp | ForkDown"
+
+
+@dataclass(frozen=True)
+class Briefed:
+    """media_fork's answer to the request for a session that briefs who answered on ``channel``."""
+
+    channel: str
+    result: SessionReply | Exception
+
+
+@dataclass(frozen=True)
 class Dialled:
     """A dialling job is over: ``failure`` is empty or FreeSWITCH's cause, e.g. ``USER_BUSY``."""
 
@@ -137,6 +153,8 @@ Happening = (
     | LegEnded
     | Executed
     | Recording
+    | Elsewhere
+    | Briefed
     | Dialled
     | ReferNotice
     | Reserved

@@ -27,6 +27,10 @@ ELSEWHERE = "LOSE_RACE"
 """FreeSWITCH's cause for a leg that another one was quicker than."""
 UNANSWERED = "NO_ANSWER"
 _RANK = (
+    TransferOutcome.DECLINED,
+    TransferOutcome.NOT_ACCEPTED,
+    TransferOutcome.TARGET_HUNG_UP,
+    TransferOutcome.VOICEMAIL,
     TransferOutcome.NO_ANSWER,
     TransferOutcome.BUSY,
     TransferOutcome.REJECTED,
@@ -103,17 +107,20 @@ class Hunt:
         self._told_to_ring = False
         self._live: dict[str, Target] = {}
         """By channel: being rung, or the one that answered."""
-        self._started = leg.clock()
-        self._deadline = self._started + ring_seconds
+        self._began = leg.clock()
+        """To ring, for the first time or after somebody did not take the call."""
+        self._deadline = self._began + ring_seconds
         self.failures: list[Failure] = []
         """In order of time."""
 
     def answered(self) -> Target | None:
         """Ring until somebody answers; then the others are ended. None where nobody is left to be rung, or time is up.
 
-        Call it again to go on with those not rung yet. Raises HungUp, SwitchAway, what Session's commands raise, and what
+        Call it again to go on with those not rung yet, once the last one was rejected. Raises HungUp, SwitchAway, what Session's commands raise, and what
         ``meanwhile`` raises.
         """
+        self._told_to_ring = False
+        self._began = self._leg.clock()
         while self._dial():
             match self._leg.next(self._next_deadline()):
                 case None:
@@ -151,6 +158,11 @@ class Hunt:
         except COMMAND_FAILURES as error:
             self._leg.log.warning("events of a leg that is over will keep coming: %s", error)
 
+    def reject(self, target: Target, outcome: TransferOutcome) -> None:
+        """Who answered does not take the call. The time that they took to say so is none of the group's."""
+        self._deadline += self._leg.clock() - target.deadline + PARK_S
+        self._fail(target, outcome)
+
     def close(self, keep: Target | None = None) -> None:
         """End every leg but that of ``keep``. Raises nothing: the legs end even where their caller's socket is gone."""
         for target in [target for target in self._live.values() if target is not keep]:
@@ -185,11 +197,11 @@ class Hunt:
 
     def _next_deadline(self) -> float:
         deadlines = [target.deadline for target in self._live.values()]
-        return min(deadlines if self._told_to_ring else [*deadlines, self._started + SILENCE_S])
+        return min(deadlines if self._told_to_ring else [*deadlines, self._began + SILENCE_S])
 
     def _time_passed(self) -> None:
         now = self._leg.clock()
-        if not self._told_to_ring and now >= self._started + SILENCE_S:
+        if not self._told_to_ring and now >= self._began + SILENCE_S:
             self._told_to_ring = True
             self._ringing(False)
         for target in self._overdue(now):

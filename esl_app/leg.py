@@ -6,7 +6,20 @@ from collections.abc import Callable
 
 from gevent.queue import Empty, Queue
 
-from esl_app.happenings import Answered, Digit, Executed, Happening, LegEnded, Lost, Recording, read
+from esl_app.happenings import (
+    Answered,
+    Decision,
+    Digit,
+    Elsewhere,
+    Executed,
+    ForkDown,
+    ForkUp,
+    Happening,
+    LegEnded,
+    Lost,
+    Recording,
+    read,
+)
 from esl_app.metrics import DROPPED
 from esl_app.protocol import Event, Log
 from esl_app.session import EVENTS, Session
@@ -75,8 +88,9 @@ class Leg:
 
     def _on_event(self, event: Event) -> None:
         happening = read(event)
-        if isinstance(happening, Digit) and happening.channel != self.uuid:
-            return
+        channel = event.get("Unique-ID")
+        if channel != self.uuid and isinstance(happening, Digit | Decision | ForkUp | ForkDown):
+            happening = Elsewhere(channel, happening)
         if happening is not None:
             self.put(happening)
 

@@ -64,8 +64,7 @@ def carry_out(line: Line, wanted: Transfer) -> Ending | None:
                 row = row.model_copy(update={"method": TransferMethod.BRIDGE.value})
                 done = None
         if done is None:
-            ringing = TransferState(id=wanted.id, detail="ringing")
-            done = consult(line, plan, lambda: line.fork.tell(ringing), carried)
+            done = consult(line, plan, lambda how: line.fork.tell(TransferState(id=wanted.id, detail=how)), carried)
     except HungUp as gone:
         _over(line, row, *_left(gone))
         raise
@@ -88,9 +87,9 @@ def carry_out(line: Line, wanted: Transfer) -> Ending | None:
     return None
 
 
-def consult(line: Line, plan: Plan, ringing: Callable[[], None], carried: Carried | None = None) -> Attempt:
+def consult(line: Line, plan: Plan, told: Callable[[str], None], carried: Carried | None = None) -> Attempt:
     """Ring and bridge, with the agent, where there is one, until a target answers. Raises HungUp, AgentHangsUp."""
-    return Consultation(line, plan, ringing, carried).run()
+    return Consultation(line, plan, told, carried).run()
 
 
 def _key(line: Line, plan: Plan, carried: Carried) -> dict[str, object]:

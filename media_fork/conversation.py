@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -17,6 +18,7 @@ from media_fork import client_events, tools
 from media_fork.actions import Actions
 from media_fork.answering import Answering
 from media_fork.asides import Asides
+from media_fork.briefing import DECLINE, TAKE
 from media_fork.carriage import Carriage
 from media_fork.chronicle import Chronicle
 from media_fork.clock import Clock
@@ -40,6 +42,7 @@ from tandem.seam import (
     MAX_TEXT,
     Acknowledge,
     Acted,
+    Answer,
     Command,
     Dtmf,
     Ended,
@@ -51,6 +54,7 @@ from tandem.seam import (
     Present,
     Resumed,
     Tell,
+    Verdict,
 )
 from tandem.settings import Agent, MediaFork, ServerVad
 
@@ -105,7 +109,16 @@ class Conversation:
     A model that is lost is reported to ``on_lost``, which owes another ``attach`` or ``give_up``; the latter by default.
     """
 
-    def __init__(self, call: str, agent: Agent, carriage: Carriage, world: World, placed: Placed | None = None) -> None:
+    def __init__(
+        self,
+        call: str,
+        agent: Agent,
+        carriage: Carriage,
+        world: World,
+        placed: Placed | None = None,
+        *,
+        is_briefing: bool = False,
+    ) -> None:
         clock = world.clock
         self.call = call
         self.lost: str | None = None
@@ -175,7 +188,9 @@ class Conversation:
             self._counts,
             self._memory,
             self._answer,
-            {tools.ACKNOWLEDGE: self._acknowledge, tools.MACHINE: lambda _: self._is_machine()},
+            self._verdicts()
+            if is_briefing
+            else {tools.ACKNOWLEDGE: self._acknowledge, tools.MACHINE: lambda _: self._is_machine()},
             self._asides.tools,
         )
         self._answering: Answering | None = None
@@ -574,6 +589,14 @@ class Conversation:
 
     def _received_ms(self) -> float:
         return self._to_model.received / self._fork_bytes_per_ms
+
+    def _verdicts(self) -> dict[str, Callable[[str], None]]:
+        answers = {TAKE: Answer.TAKES, DECLINE: Answer.DECLINES, tools.MACHINE: Answer.MACHINE}
+        return {name: partial(self._is_answered, answer) for name, answer in answers.items()}
+
+    def _is_answered(self, answer: Answer, call_id: str) -> None:
+        del call_id
+        self._command(Verdict(answer=answer))
 
     def _sent_ms(self) -> float:
         return self._received_ms() - self._sent_before

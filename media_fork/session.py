@@ -15,7 +15,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from media_fork import briefing
 from media_fork.batches import Batches
+from media_fork.briefing import BriefingOffer
 from media_fork.carriage import CARRIAGES
 from media_fork.client_events import session_update
 from media_fork.clock import Timer
@@ -155,8 +157,15 @@ class Sessions:
             raise RefusedError(RefusalCause.UNKNOWN_AGENT, f"there is no agent named {request.agent!r}")
         carriage = CARRIAGES[request.codec]
         placed = request.placed
-        conversation = Conversation(request.call, agent, carriage, self._world, placed)
-        offer = Offer(agent, self._settings.places, self._world.tool_servers, placed)
+        offer: Offer | BriefingOffer
+        if request.briefing is not None:
+            agent = briefing.agent_of(agent, request.briefing)
+            offer = BriefingOffer(agent)
+        else:
+            offer = Offer(agent, self._settings.places, self._world.tool_servers, placed)
+        conversation = Conversation(
+            request.call, agent, carriage, self._world, placed, is_briefing=request.briefing is not None
+        )
         clock = self._world.clock
         models = Succession(
             conversation,

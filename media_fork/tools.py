@@ -154,16 +154,11 @@ def _recording(actions: Mapping[RecordingAction, str]) -> dict[str, Any]:
 
 def _placed(placed: Placed) -> Iterator[dict[str, Any]]:
     """What there is to say on a call that we placed."""
-    nothing = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     if placed.detect:
-        yield _function(
-            MACHINE, "Call this as soon as you notice that a voicemail or an announcement has answered.", nothing
-        )
+        yield report(MACHINE, "Call this as soon as you notice that a voicemail or an announcement has answered.")
     if placed.acknowledge:
-        yield _function(
-            ACKNOWLEDGE,
-            "Call this when the person says that they take it upon them. Wait for what you are told.",
-            nothing,
+        yield report(
+            ACKNOWLEDGE, "Call this when the person says that they take it upon them. Wait for what you are told."
         )
 
 
@@ -211,6 +206,12 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
         "required": [name for name in properties if name not in ("seconds", "music")],
         "additionalProperties": False,
     }
+
+
+def report(name: str, description: str) -> dict[str, Any]:
+    """A tool without arguments: that it is called says it all."""
+    nothing = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    return _function(name, description, nothing)
 
 
 def _function(name: str, description: str, parameters: dict[str, Any]) -> dict[str, Any]:

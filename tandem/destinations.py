@@ -16,6 +16,8 @@ class TransferMethod(StrEnum):
     """Blind: the caller's peer is asked to call the destination itself (RFC 3515)."""
     REPLACES = "replaces"
     """Consult and connect, then have the caller's peer take the destination's call over (RFC 3891): media leaves us."""
+    WARM = "warm"
+    """The caller is on hold while the one who answers is told who is calling, and takes the call or does not."""
 
 
 class Ring(StrEnum):

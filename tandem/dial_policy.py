@@ -266,6 +266,6 @@ def _transferable(settings: Settings, allowed: Allowed, destination: Destination
     trunk = settings.trunks.get(caller_trunk)
     method = (destination and destination.transfer) or (trunk.transfer if trunk else TransferMethod.BRIDGE)
     rule = settings.policy.rule(allowed.rule)
-    if rule is not None and rule.max_calls is not None:
+    if rule is not None and rule.max_calls is not None and method is not TransferMethod.WARM:
         method = TransferMethod.BRIDGE
     return Allowed(allowed.name, allowed.dial, allowed.trunk, method, allowed.ring_seconds, allowed.rule)

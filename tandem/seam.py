@@ -55,6 +55,14 @@ class Placed(Seam):
     """Offer the tool ``acknowledge``."""
 
 
+class Briefing(Seam):
+    """What a colleague is to be told of a caller who is on hold: the session is theirs, and its call id is a briefing's."""
+
+    caller: str = Field(default="", max_length=MAX_ID)
+    reason: str = Field(default="", max_length=MAX_TEXT)
+    summary: str = Field(default="", max_length=MAX_TEXT)
+
+
 class SessionRequest(Seam):
     """Who is calling, for ``POST /v1/sessions``. Numbers are E.164 where the edge knew them, else as dialled."""
 
@@ -71,6 +79,8 @@ class SessionRequest(Seam):
     """STIR/SHAKEN status as the edge read it."""
     placed: Placed | None = None
     """None: the call came in."""
+    briefing: Briefing | None = None
+    """None: it is the caller whom the agent talks to."""
 
 
 class SessionReply(Seam):
@@ -146,6 +156,22 @@ class ModelLost(Seam):
     cause: str = Field(max_length=MAX_TEXT)
 
 
+class Answer(StrEnum):
+    """What became of a briefing."""
+
+    TAKES = "takes"
+    DECLINES = "declines"
+    MACHINE = "machine"
+    """A voicemail or an announcement has answered."""
+
+
+class Verdict(Seam):
+    """What the colleague who is being briefed says to it."""
+
+    command: Literal["verdict"] = "verdict"
+    answer: Answer
+
+
 class RecordingAction(StrEnum):
     START = "start"
     STOP = "stop"
@@ -198,7 +224,7 @@ class Present(Seam):
 Action = Record | SendDtmf
 """A command that esl_app carries out at once, and answers with Acted."""
 Command = Annotated[
-    Transfer | HangUp | WhoAnswered | Acknowledge | ModelLost | Present | Action | Hold | Private,
+    Transfer | HangUp | WhoAnswered | Acknowledge | Verdict | ModelLost | Present | Action | Hold | Private,
     Field(discriminator="command"),
 ]
 

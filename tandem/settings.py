@@ -440,6 +440,10 @@ class Agent(Model):
     voice: Text = "marin"
     greeting: Text
     """What the agent opens with, in words; the model says it in its voice."""
+    briefing: Annotated[str, matching(r"(?s).*\{summary\}.*", "text with {summary} in it")] = (
+        "You have a call. {summary} To take it, say yes or press one. To decline, say no or press two."
+    )
+    """What the agent opens a warm transfer with, to the person who is to take the call."""
     language: Annotated[str, matching(r"[a-z]{2}", "an ISO 639-1 code of two small letters, e.g. en")] = "en"
     destinations: list[Name] = []
     free_numbers: list[Name] = []

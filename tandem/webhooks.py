@@ -34,6 +34,8 @@ class TransferWebhook(_Model, SignedPost):
 class Transfers(_Model):
     """What is told of transfers beside the call."""
 
+    briefing_seconds: Annotated[int, Field(ge=10, le=120)] = 45
+    """In a warm transfer: for so long the one who answered may listen and ask before they take the call."""
     context_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     """For so long the key that a transfer carries can be used."""
     webhooks: dict[Name, TransferWebhook] = {}

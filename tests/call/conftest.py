@@ -47,6 +47,7 @@ def _scenario_site(data: dict[str, Any]) -> None:
     data["destinations"]["colleague"] = {
         "description": "a colleague", "dial": "2001", "trunk": "pbx", "transfer": "replaces",
     }  # fmt: skip
+    data["destinations"]["doctor"] = {"description": "the doctor", "dial": "2005", "trunk": "pbx", "transfer": "warm"}
     data["ring_groups"] = {
         "support": {"description": "support", "members": ["busy", "nobody", "sales"]},
         "branch": {"description": "branch office", "members": ["declines", "nobody", "sales"], "ring": "in_order"},
@@ -100,6 +101,7 @@ BRIEF_AGENT = {
         "premium",
         "partner",
         "colleague",
+        "doctor",
         "support",
         "branch",
         "nightshift",

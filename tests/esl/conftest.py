@@ -53,7 +53,14 @@ def site(address: str, folder: Path, **changes: Any) -> Settings:
     data["destinations"]["sales"]["ring_seconds"] = 5
     data["destinations"]["annex"] = {"description": "annex", "dial": "2002", "trunk": "pbx", "ring_seconds": 5}
     data["destinations"]["deskmate"] = {"description": "d", "dial": "2003", "trunk": "pbx", "transfer": "replaces"}
+    data["destinations"]["doctor"] = {"description": "d", "dial": "2005", "trunk": "pbx", "transfer": "warm"}
     data["ring_groups"] = {
+        "doctors": {
+            "description": "one by one",
+            "members": ["doctor", "annex"],
+            "ring": "in_order",
+            "transfer": "warm",
+        },
         "team": {"description": "all", "members": ["sales", "annex"]},
         "rota": {"description": "one by one", "members": ["sales", "premium", "annex"], "ring": "in_order"},
     }
@@ -62,7 +69,7 @@ def site(address: str, folder: Path, **changes: Any) -> Settings:
     config = folder / "tandem.yaml"
     config.write_text(yaml.safe_dump(data))
     agent = yaml.safe_load((ROOT / "lab/config/agents/reception.yaml").read_text())
-    agent["destinations"] = ["sales", "partner", "premium", "deskmate", "team", "rota"]
+    agent["destinations"] = ["sales", "partner", "premium", "deskmate", "doctor", "doctors", "team", "rota"]
     (folder / "agents").mkdir(exist_ok=True)
     (folder / "agents/reception.yaml").write_text(yaml.safe_dump(agent | of_agent))
     return tandem_settings.load(config, {})

@@ -406,6 +406,8 @@ class FakeSwitch:
             return "+OK Success"
         if call.fork is None:
             return "-ERR Operation Failed"
+        if words[0] in ("pause", "resume"):
+            return "+OK Success"
         call.texts.append(orjson.loads(words[2][1:-1].replace("\\'", "'").replace("\\\\", "\\")))
         if words[0] == "stop":
             call.fork = None

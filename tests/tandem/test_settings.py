@@ -481,7 +481,7 @@ WRONG_AGENT = {
         {"voicee": "marin"},
         "voicee",
         (
-            "voicee: is not a known key; expected one of: collect, destinations, free_numbers, greeting, holds, instructions, language, "
+            "voicee: is not a known key; expected one of: briefing, collect, destinations, free_numbers, greeting, holds, instructions, language, "
             "noise_reduction, recording, safe_instructions, sends_digits, tools, transcription, turn_detection, voice"
         ),
     ),
