@@ -70,6 +70,8 @@ class Fork:
         """
         self._attached = True
         try:
+            # The caller may have been on hold.
+            self._api("resume", BUG)
             self._api("send_text", BUG, quote(Resumed().model_dump_json()))
         except CommandFailed as error:
             raise ForkLost(True, str(error)) from error

@@ -57,6 +57,7 @@ def test_a_call_adrift_is_taken_over_and_its_record_gone_on_with(
     next_one.start()
     call = taken_over(world, left)
     assert call.texts == [{"notice": "resumed"}]
+    assert f"uuid_audio_fork {call.uuid} resume tandem" in world.switch.apis, "or one who was on hold stays unheard"
     call.happens("DTMF", {"DTMF-Digit": "1", "DTMF-Duration": "800"})
     until(lambda: len(call.texts) == 2, "the digit to be passed on")
     call.hang_up()
