@@ -4,6 +4,9 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 # Test processes beside each other; most of a call is waiting. The calls come first, they take longest.
 JOBS ?= 4
+# Trees of other Debians (lab/tree.sh), for what this one does not have.
+TRIXIE ?= /var/lib/tandem-trixie
+SID ?= /var/lib/tandem-sid
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +23,16 @@ test: setup lint ## every test; ARGS is passed on to pytest
 	@$(PYTHON) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS) || { [ $$? = 1 ] && \
 	  echo "tandem: failed among others; once more alone:" && \
 	  $(PYTHON) -m pytest -q --last-failed --last-failed-no-failures none --maxfail 1 $(ARGS); }
+
+test-trixie: setup ## the edge's tests on the Kamailio of Debian 13, as root; ARGS is passed on to pytest
+	@lab/tree.sh trixie $(TRIXIE) kamailio,kamailio-extra-modules,kamailio-tls-modules
+	@TANDEM_NO_SKIPS=1 TANDEM_KAMAILIO="chroot $(TRIXIE) kamailio" unshare -m sh -c \
+	  'mount --bind /tmp $(TRIXIE)/tmp && exec "$$@"' sh \
+	  $(PYTHON) -m pytest -q -n $(JOBS) --dist loadfile tests/edge $(ARGS)
+
+test-asterisk: setup ## a real PBX at the edge: Asterisk 22 of Debian sid, as root; ARGS is passed on to pytest
+	@lab/tree.sh sid $(SID) asterisk
+	@TANDEM_NO_SKIPS=1 TANDEM_ASTERISK_TREE=$(SID) $(PYTHON) -m pytest -q tests/asterisk $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(PYTHON) -m ruff check -q .
@@ -54,4 +67,4 @@ lock: setup ## write requirements.lock (everything) and production.lock (what th
 clean: ## remove what demonstrations, benches and tests left behind (neither run/, which has the records, nor .venv)
 	@rm -rf out bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test lint format bench bench-control bench-edge lock clean mutate
+.PHONY: help setup demo test test-trixie test-asterisk lint format bench bench-control bench-edge lock clean mutate

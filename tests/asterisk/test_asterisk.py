@@ -20,6 +20,7 @@ from lab.world import World
 from tandem.outcome import Outcome, TransferOutcome
 from tests.call.caller import CALLER, LONG, PATIENCE_S, Caller, Pbx, captured, extension_says, until
 from tests.edge.certificates import Certificates
+from tests.edge.needs import missing
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -63,7 +64,7 @@ async def shared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[AsteriskWorld]:
     if reason := asterisk.missing():
-        pytest.skip(reason)
+        missing(reason)
     tls = request.param == "tls"
     switch = SwitchKind.LAB if available()[SwitchKind.FREESWITCH] else SwitchKind.FREESWITCH
     folder = tmp_path_factory.mktemp(f"asterisk-{request.param}")
@@ -153,6 +154,10 @@ async def talk(first: Call, second: Call) -> None:
 
 def _is_heard(listener: Call, voice: hearing.Pcm) -> bool:
     return hearing.likeness(listener.audio.heard(), voice) > hearing.ALIKE
+
+
+async def test_is_asterisk_22(pbx: AsteriskWorld) -> None:
+    assert pbx.pbx.ask("core show version").startswith("Asterisk 22.")
 
 
 async def test_places_a_call_to_the_outside_world(pbx: AsteriskWorld) -> None:

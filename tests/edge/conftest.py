@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tandem.render import render
+from tests.edge.needs import missing
 from tests.edge.play import Failed, play
 from tests.edge.scenario import Scenario, ScenarioError, load
 from tests.edge.world import KAMAILIO, Change, Edge, MakeEdge, free_network, load_site
@@ -19,7 +20,7 @@ class _Maker:
 
     def __init__(self, folder: Path) -> None:
         if not shutil.which(KAMAILIO[0]):
-            pytest.skip("kamailio is not installed")
+            missing("kamailio is not installed")
         self._folder = folder
         self._made: list[Edge] = []
 
@@ -86,7 +87,7 @@ class ScenarioItem(pytest.Item):
 
     def runtest(self) -> None:
         if not shutil.which(KAMAILIO[0]):
-            pytest.skip("kamailio is not installed")
+            missing("kamailio is not installed")
         with tempfile.TemporaryDirectory(prefix="edge-") as folder:
             play(self.scenario, Path(folder))
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pylibsrtp
-import pytest
+
+from tests.edge.needs import missing
 
 SUITE = "AES_CM_128_HMAC_SHA1_80"
 PATIENCE_S = 15.0
@@ -119,7 +120,7 @@ class RtpEngine:
 def install(folder: Path, pool: dict[str, Any]) -> dict[str, RtpEngine]:
     """The rtpengines of ``pool`` (settings.rtpengine), whose files were rendered to ``folder``; skips where there is none."""
     if pool and not shutil.which("rtpengine"):
-        pytest.skip("rtpengine is not installed (Debian: rtpengine-daemon)")
+        missing("rtpengine is not installed (Debian: rtpengine-daemon)")
     engines = {}
     for name, engine in pool.items():
         host, _, port = engine.control.rpartition(":")

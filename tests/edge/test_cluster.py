@@ -20,6 +20,7 @@ import yaml
 from tandem.edge import Group, Source, cluster_peers
 from tandem.render import render
 from tests.edge.endpoints import Calling, Dialog, Endpoint, Message, establish
+from tests.edge.needs import missing
 from tests.edge.world import DID, FALLBACK_DID, KAMAILIO, Edge, MakeEdge, load_site
 
 NET = "10.213.97"
@@ -181,13 +182,13 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
+        missing("network namespaces need root")
     if not shutil.which(KAMAILIO[0]) or not shutil.which("ip"):
-        pytest.skip("kamailio or iproute2 is not installed")
+        missing("kamailio or iproute2 is not installed")
     try:
         made = Site(tmp_path)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network namespaces here: {error}")
+        missing(f"no network namespaces here: {error}")
     yield made
     made.close()
     for node in made.nodes:
