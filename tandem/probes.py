@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from tandem import database, dial_policy
-from tandem.edge import host_port
+from tandem.edge import PRIVATE_MEMORY, host_port
 from tandem.realtime import Endpoint
 from tandem.settings import Records, RtpEngine, Settings, TrunkKind, Worker
 
@@ -129,7 +129,7 @@ def kamailio_configuration(settings: Settings) -> str:
         if kamailio is None:
             raise Skipped("no kamailio on this machine")
         result = subprocess.run(
-            [kamailio, "-c", "-f", f"{folder}/kamailio/kamailio.cfg"],
+            [kamailio, *PRIVATE_MEMORY, "-c", "-f", f"{folder}/kamailio/kamailio.cfg"],
             capture_output=True,
             text=True,
             errors="replace",

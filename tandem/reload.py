@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tandem import render, workers
-from tandem.edge import WORKERS_SET, Group, host_of, worker_uri
+from tandem.edge import PRIVATE_MEMORY, WORKERS_SET, Group, host_of, worker_uri
 from tandem.render import DRAINED, TARGETS, drained_table
 from tandem.rpc import Rpc, RpcError
 from tandem.settings import Settings
@@ -143,7 +143,7 @@ def _kamailio_says(rendered: Path) -> list[str]:
     kamailio = shutil.which("kamailio") or shutil.which("kamailio", path="/usr/sbin")
     if kamailio is None:
         return []
-    command = [kamailio, "-c", "-f", str(rendered / "kamailio.cfg")]
+    command = [kamailio, *PRIVATE_MEMORY, "-c", "-f", str(rendered / "kamailio.cfg")]
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
     lines = [line for line in result.stderr.splitlines() if "CRITICAL" in line or "ERROR" in line]
     return lines or ["kamailio -c refuses it without a word"] if result.returncode else []

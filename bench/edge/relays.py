@@ -60,8 +60,8 @@ class Relay:
 
 
 def many_calls(data: dict[str, Any]) -> None:
-    data["edge"] |= {"shared_memory_mb": 1024, "children": 2}
-    data["trunks"]["carrier"]["calls_per_second_in"] = 10000
+    data["edge"] |= {"shared_memory_mb": 4096, "children": 2}
+    data["trunks"]["carrier"]["calls_per_second_in"] = 8000
     for worker in data["workers"].values():
         worker["max_calls"] = 5000
 

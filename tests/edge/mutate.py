@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tandem.edge import PRIVATE_MEMORY
 from tandem.render import render
 from tandem.shipped import shipped
 from tests.edge.mutants import Mutant, marked, mutants, routes
@@ -165,7 +166,10 @@ def fight(mutant: Mutant, sources: str, base: str, files: dict[str, str], patien
         (folder / "sources" / mutant.file).write_text(mutant.text, encoding="utf-8")
         shutil.copytree(folder / "sources", folder / "base", dirs_exist_ok=True)
         check = subprocess.run(
-            [*KAMAILIO, "-c", "-f", str(folder / "base/kamailio.cfg")], check=False, capture_output=True, timeout=30
+            [*KAMAILIO, *PRIVATE_MEMORY, "-c", "-f", str(folder / "base/kamailio.cfg")],
+            check=False,
+            capture_output=True,
+            timeout=30,
         )
         if check.returncode:
             return {"result": "rejected"}

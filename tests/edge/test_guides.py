@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from lab import asterisk
 from tandem import names
 from tandem.cli import app
-from tandem.edge import host_of, is_address
+from tandem.edge import PRIVATE_MEMORY, host_of, is_address
 from tandem.render import render
 from tandem.settings import Settings, load
 from tests.edge.world import AGENT, KAMAILIO
@@ -57,7 +57,7 @@ def test_example_is_a_configuration_that_kamailio_takes(example: Path, tmp_path:
     monkeypatch.setattr(names, "look_up", lambda _: named)
     render(settings, tmp_path / "site")
     check = subprocess.run(
-        [*KAMAILIO, "-c", "-f", str(tmp_path / "site/kamailio/kamailio.cfg")],
+        [*KAMAILIO, *PRIVATE_MEMORY, "-c", "-f", str(tmp_path / "site/kamailio/kamailio.cfg")],
         check=False,
         capture_output=True,
         text=True,
@@ -98,6 +98,7 @@ def test_every_guide_ends_in_an_edge_that_runs(guide: str):
         assert "`tandem render`, start Kamailio" in page(guide)
     else:
         assert started[0] in page(guide)
+        assert " ".join(PRIVATE_MEMORY) in started[0]
         assert "(emergency.md)" in page(guide)
 
 
