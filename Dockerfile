@@ -19,6 +19,7 @@ COPY rtpengine ./rtpengine
 COPY tandem ./tandem
 COPY esl_app ./esl_app
 COPY media_fork ./media_fork
+COPY dialler ./dialler
 RUN pip install -q --no-cache-dir --disable-pip-version-check --root-user-action=ignore --no-deps . && rm -r /srv/tandem/*
 WORKDIR /
 ENTRYPOINT ["tandem"]

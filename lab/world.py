@@ -94,7 +94,7 @@ class World:
 
     async def _stop(self) -> None:
         await self._stack.aclose()
-        order = ("kamailio", "esl_app", "switch", "media_fork", "model")
+        order = ("dialler", "kamailio", "esl_app", "switch", "media_fork", "model")
         for kind in order:
             group = [process for name, process in self.processes.items() if name.split("@")[0] == kind]
             # FreeSWITCH may take half a minute to unload the streaming module; the world does not wait for it.
@@ -111,6 +111,8 @@ class World:
             return [*python, "lab.model", "--scenario", str(self._scenario), "--listen", f"{host}:{port}"]
         if kind == "kamailio":
             return kamailio.command(self.site.rendered / "kamailio/kamailio.cfg", self.settings.edge.run_directory)
+        if kind == "dialler":
+            return [*python, kind, "--config", str(self.site.config)]
         if kind in ("esl_app", "media_fork"):
             return [*python, kind, *common]
         if self.switch is SwitchKind.LAB:
@@ -143,6 +145,7 @@ class World:
             "esl_app": self._esl_app_ready,
             "media_fork": self._media_fork_ready,
             "switch": self._switch_ready,
+            "dialler": self._dialler_ready,
         }
         await self.until(lambda: ready[kind](worker), READY_S, f"{name} to serve", process)
         return process
@@ -179,6 +182,11 @@ class World:
 
     async def _esl_app_ready(self, worker: str) -> bool:
         return await _connects(self.settings.workers[worker].loopback, self.settings.esl_app.port)
+
+    async def _dialler_ready(self, worker: str) -> bool:
+        del worker
+        host, _, port = self.settings.dialler.listen.rpartition(":")
+        return await _connects(host, int(port))
 
     async def _media_fork_ready(self, worker: str) -> bool:
         return bool((await self._media_fork_health(worker))["status"] == "ok")

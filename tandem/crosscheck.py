@@ -90,6 +90,7 @@ class _Names:
                 )
                 yield from self._ladder((*place, "fallback"), route.get("fallback"))
         yield from self._emergency_names()
+        yield from self._on_call_names()
         for name, recipient in _mapping(self._document.data, "voicemail", "recipients").items():
             for index, number in enumerate(_sequence(recipient, "numbers")):
                 wanted: Location = ("voicemail", "recipients", name, "numbers", index)
@@ -142,6 +143,12 @@ class _Names:
             kind = section.removesuffix("s").replace("_", " ")
             message = f"no agent may use this {kind}; expected it in an agent's destinations, or as a fallback"
             yield self._document.problem((section, name), message)
+
+    def _on_call_names(self) -> Iterator[Problem]:
+        for name, on_call in _mapping(self._document.data, "on_call").items():
+            where: Location = ("on_call", name)
+            yield from _known(self._document, (*where, "agent"), "agent", _get(on_call, "agent"), self._agents)
+            yield from self._trunk((*where, "trunk"), _get(on_call, "trunk"))
 
     def _emergency_names(self) -> Iterator[Problem]:
         emergency = _mapping(self._document.data, "emergency")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
@@ -49,7 +49,7 @@ from tandem.fields import (
     matching,
 )
 from tandem.keying import Collection
-from tandem.placing import Outbound
+from tandem.placing import Dialler, OnCall, Outbound
 from tandem.realtime import RealtimeModel
 from tandem.recipients import Notify, Section
 from tandem.recording import Recording, Recordings
@@ -476,6 +476,8 @@ class Settings(Model):
     """Names of several destinations that are rung as one; used wherever a destination's name is, but not by the edge alone."""
     policy: Policy = Policy()
     outbound: Outbound = Outbound()
+    dialler: Dialler = Dialler()
+    on_call: dict[Name, OnCall] = {}
     emergency: Emergency = Emergency()
     workers: Annotated[dict[Name, Worker], Field(min_length=1, max_length=100)]
     rtpengine: dict[Name, RtpEngine] = {}
@@ -563,6 +565,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
             "recordings": settings.recordings.model_copy(
                 update={"folder": (folder / settings.recordings.folder).resolve()}
             ),
+            "dialler": settings.dialler.model_copy(update={"jobs": _anchored(settings.dialler.jobs, folder)}),
             "outbound": settings.outbound.model_copy(
                 update={"messages": (folder / settings.outbound.messages).resolve()}
             ),
@@ -634,17 +637,25 @@ def _in_file(document: Document, location: Location) -> Location:
 def _known_keys(model: Any, location: Location) -> list[str]:
     """Keys of the section that holds ``location``, which is in pydantic's terms: of a union it names the member."""
     for part in location[:-1]:
-        while get_origin(model) is Annotated:
-            model = get_args(model)[0]
+        model = _section(model)
         if get_origin(model) in (dict, list):
             model = get_args(model)[-1]
         elif get_origin(model) in (Union, UnionType):
             model = next(member for member in get_args(model) if _is_member(member, part))
         else:
             model = model.model_fields[part].annotation
-    while get_origin(model) is Annotated:
-        model = get_args(model)[0]
+    model = _section(model)
     return sorted(set(model.model_fields) - ({"agents"} if model is Settings else set()))
+
+
+def _section(model: Any) -> Any:
+    """An annotation's model: without its constraints, and without the None of one that may be left out."""
+    while True:
+        members = [member for member in get_args(model) if member is not NoneType]
+        if get_origin(model) is Annotated or (get_origin(model) in (Union, UnionType) and len(members) == 1):
+            model = members[0]
+        else:
+            return model
 
 
 def _is_member(model: Any, tag: str | int) -> bool:

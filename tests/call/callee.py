@@ -14,16 +14,20 @@ from lab.voice import speak
 from lab.world import World
 from tests.call.caller import API_TOKEN, PATIENCE_S
 
-PERSON = "+12025550171"
+PERSON = "+12025550141"
+BOB = "+12025550142"
 APPROVED = "+12025550100"
 
 Answers = Callable[[Call], Awaitable[None]]
 
 
-async def ask(world: World, method: str, path: str, body: Any = None, worker: str = "worker-1") -> tuple[int, Any]:
-    """One request to a worker's API: the status, and the reply's JSON."""
+async def ask(world: World, method: str, path: str, body: Any = None, of: str = "worker-1") -> tuple[int, Any]:
+    """One request to a worker's API, or the ``dialler``'s: the status, and the reply's JSON."""
     settings = world.settings
-    url = f"http://{settings.workers[worker].loopback}:{settings.esl_app.api_port}{path}"
+    place = settings.dialler.listen
+    if of != "dialler":
+        place = f"{settings.workers[of].loopback}:{settings.esl_app.api_port}"
+    url = f"http://{place}{path}"
     headers = {"Authorization": f"Bearer {API_TOKEN}"}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10), headers=headers) as http:
         async with http.request(method, url, json=body) as response:

@@ -87,6 +87,9 @@ def _scenario_site(data: dict[str, Any]) -> None:
     data["model"]["reconnect_within_ms"] = 2500
     data["esl_app"] = {"fork_within_ms": 3000, "voicemail_seconds": 5, "api_token": API_TOKEN}
     data["outbound"] = {"windows": ["daily 00:00-24:00"]}
+    data["dialler"] = {"listen": f"{data['edge']['listen'][0]['address']}:8087", "token": API_TOKEN}
+    contacts = [{"name": "Ann", "dial": "+12025550141"}, {"name": "Bob", "dial": "+12025550142"}]
+    data["on_call"] = {"night": {"agent": "brief", "contacts": contacts, "answer_within_seconds": 3}}
 
 
 BRIEF_AGENT = {

@@ -11,8 +11,8 @@ from lab.wav import write_mono
 from lab.world import World
 from tandem.do_not_call import DoNotCall
 from tandem.outcome import Answerer, Outcome
-from tests.call.callee import APPROVED, PERSON, VOICEMAIL, Placed, ask, beep, says, still
-from tests.call.caller import BRIEF_GREETING, PATIENCE_S, until, until_heard
+from tests.call.callee import APPROVED, BOB, PERSON, VOICEMAIL, Placed, ask, beep, says, still
+from tests.call.caller import BRIEF_GREETING, GUARD, PATIENCE_S, until, until_heard
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -150,8 +150,8 @@ async def test_without_a_model_nobody_is_rung(world: World) -> None:
         ({"to": "+19005550199"}, 403, "premium_number"),
         ({"to": "+442079460000"}, 403, "international_number"),
         ({"to": "+12025550101"}, 403, "own_number"),
-        ({"to": "+12025550171,1=2"}, 403, "not_a_number"),
-        ({"to": "+12025550171@evil.example"}, 403, "not_a_number"),
+        ({"to": "+12025550141,1=2"}, 403, "not_a_number"),
+        ({"to": "+12025550141@evil.example"}, 403, "not_a_number"),
         ({"agent": "nobody"}, 422, "unknown_agent"),
         ({"trunk": "nowhere"}, 422, "unknown_trunk"),
         ({"caller_id": "+12025550199"}, 403, "caller_id_not_approved"),
@@ -202,3 +202,69 @@ async def test_a_tenant_has_five_calls_at_a_time_and_each_id_one(world: World) -
     await asyncio.gather(*(ask(world, "DELETE", f"/v1/calls/{one.id}") for one in placed))
     for one in placed:
         await one.over()
+
+
+async def test_what_the_edge_refuses_by_a_cap_is_told_by_its_name(world: World) -> None:
+    async def rings(call: Call) -> None:
+        await call.ringing()
+
+    first = await Placed.to(world, rings, number=GUARD)
+    await first.until(state="ringing")
+    second = await Placed.to(world, rings, number=GUARD)
+    state = await second.over()
+    assert (state["outcome"], state["cause"]) == ("refused", "too_many_calls")
+    await ask(world, "DELETE", f"/v1/calls/{first.id}")
+    await first.over()
+
+
+async def test_a_person_acknowledges_by_voice_and_the_agent_speaks_of_what_it_is_told(world: World) -> None:
+    placed = await Placed.to(world, says("Hello?"), acknowledge=True)
+    phone = await placed.phone()
+    await until_heard(phone, speak(BRIEF_GREETING, "cedar"))
+    await phone.audio.wait_quiet(700, PATIENCE_S)
+    await phone.audio.play(speak("I will take care of it.", "caller"))
+    await placed.until(acknowledged="voice")
+    status, _ = await ask(
+        world,
+        "POST",
+        f"/v1/calls/{placed.id}/tell",
+        {"text": "Bob has taken it. Tell them that it is theirs now, and hang up."},
+    )
+    assert status == 204
+    state = await placed.over()
+    assert state["outcome"] == "agent_hung_up"
+    assert hearing.likeness(phone.audio.heard(), speak("It is yours now, thank you and good bye.", "cedar")) > 0.5
+
+
+async def test_people_on_call_are_woken_in_turn_until_one_takes_it_by_key(world: World) -> None:
+    phones: dict[str, Call] = {}
+
+    async def on_invite(call: Call) -> None:
+        phones[call.called] = call
+        await call.ringing()
+        if call.called == BOB:
+            await call.answer()
+            await call.audio.play(speak("Hello?", "sales"))
+
+    world.carrier.on_invite = on_invite
+    if "dialler" not in world.processes:
+        await world.start_process("dialler")
+    alert = {"on_call": "night", "text": "The database is down."}
+    status, reply = await ask(world, "POST", "/v1/escalations", alert, of="dialler")
+    assert status == 202, reply
+    await until(lambda: BOB in phones, "the second to be rung")
+    # The first still rings beside the second.
+    assert phones[PERSON].end is None
+    await until_heard(phones[BOB], speak(BRIEF_GREETING, "cedar"))
+    await phones[BOB].dtmf("1")
+    await until_heard(phones[BOB], speak("It is yours now, thank you and good bye.", "cedar"))
+    await phones[BOB].wait_ended(PATIENCE_S)
+    assert (await phones[PERSON].wait_ended(PATIENCE_S)).cause == "cancel"
+    state: dict[str, object] = {}
+
+    async def over() -> bool:
+        state.update((await ask(world, "GET", f"/v1/escalations/{reply['id']}", of="dialler"))[1])
+        return state["state"] == "over"
+
+    await world.until(over, PATIENCE_S, "the escalation to be over")
+    assert state["acknowledged_by"] == "Bob"

@@ -61,9 +61,14 @@ WRONG = {
         {"edgee": {}},
         "edgee",
         (
-            "edgee: is not a known key; expected one of: destinations, edge, emergency, esl_app, freeswitch, media_fork, "
-            "model, numbers, outbound, policy, recordings, records, ring_groups, routes, rtpengine, tenants, transfers, trunks, voicemail, workers"
+            "edgee: is not a known key; expected one of: destinations, dialler, edge, emergency, esl_app, freeswitch, media_fork, "
+            "model, numbers, on_call, outbound, policy, recordings, records, ring_groups, routes, rtpengine, tenants, transfers, trunks, voicemail, workers"
         ),
+    ),
+    "unknown key of a section that may be left out": (
+        {"edge/hep": {"collectr": "127.0.0.1:9060"}},
+        "collectr",
+        "edge.hep.collectr: is not a known key; expected one of: capture_id, collector",
     ),
     "unknown key": (
         {"edge/childern": 4},
