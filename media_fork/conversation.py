@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 
-from media_fork import client_events, tools
+from media_fork import client_events, lifesign, tools
 from media_fork.actions import Actions
 from media_fork.answering import Answering
 from media_fork.asides import Asides
@@ -150,7 +150,7 @@ class Conversation:
         self._playout = Playout(
             carriage, world.settings.lead_ms, self._send_chunk, self._kill, self, self._counts, clock
         )
-        self._life_sign = LifeSign(clock, self._playout.is_playing, self._sound)
+        self._life_sign = LifeSign(clock, self._is_awaited, self._playout.is_playing, self._sound)
         self._speaking: Utterance | None = None
         """Whose deltas are coming."""
         self._cut: deque[str] = deque(maxlen=CUT_RESPONSES)
@@ -344,7 +344,7 @@ class Conversation:
         self._chronicle.publish(LiveEventKind.MODEL_LOST, cause)
         self._suspend()
         self._recent.keep()
-        self._life_sign.start()
+        self._life_sign.start(lifesign.AFTER_S)
         self.on_lost(cause, message)
 
     def give_up(self, cause: str, message: str) -> None:
@@ -386,6 +386,7 @@ class Conversation:
         if unanswered is not None:
             self._chronicle.response(unanswered)
         self._floor.caller_started()
+        self._life_sign.stop()
         self._recent.hold()
         self._chronicle.publish(LiveEventKind.CALLER_SPEAKING)
         self._turns.started(id_of(event, "item_id"), number_of(event, "audio_start_ms"))
@@ -421,6 +422,7 @@ class Conversation:
 
     def _on_committed(self, event: dict[str, Any]) -> None:
         self._floor.caller_committed()
+        self._life_sign.start(lifesign.SLOW_S)
         turn = self._turns.committed(id_of(event, "item_id"))
         self._memory.said(turn.item, "user", turn.text)
         self._chronicle.caller_turn(turn)
@@ -486,6 +488,8 @@ class Conversation:
             self.has_answered = True
             self._understood()
             self._errands.carry_out(interrupted=id in self._cut)
+            if self._errands.is_running:
+                self._life_sign.start(lifesign.SLOW_S)
         else:
             self._errands.forget()
         if status == "failed":
@@ -503,6 +507,7 @@ class Conversation:
 
     def _ask(self, instructions: str | None) -> None:
         self._asked_by = self._new_id("ask")
+        self._life_sign.start(lifesign.SLOW_S)
         self._send(client_events.response_create(self._asked_by, instructions))
 
     def _on_silence(self, why: Silence) -> None:
@@ -564,6 +569,11 @@ class Conversation:
             self._floor.item_sent(item)
             self._send(client_events.user_message(item, f"[DTMF] {digits}"))
         self._floor.request()
+
+    def _is_awaited(self) -> bool:
+        """The caller waits for something to be said, and does nothing else meanwhile."""
+        under_way = self._model is None or self._floor.is_owed or self._errands.is_running
+        return under_way and not self._asides.is_open
 
     def _sound(self) -> None:
         """A sound of life."""

@@ -125,6 +125,11 @@ class Floor:
         )
 
     @property
+    def is_owed(self) -> bool:
+        """The model is to say something, and the caller is silent."""
+        return self._silent_at is not None and not self._caller_speaks
+
+    @property
     def caller_speaks(self) -> bool:
         return self._caller_speaks
 

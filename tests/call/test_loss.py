@@ -91,17 +91,16 @@ async def test_a_model_lost_in_mid_sentence_is_replaced_and_the_caller_hears_tha
 async def test_a_session_that_ends_is_handed_over_and_the_caller_notices_nothing(world: World) -> None:
     await world.model_faults(session_seconds=9, connections=1)
     caller = await Caller.talks_to_agent(world)
+    since = caller.call.audio.now()
 
     async def handed_over() -> bool:
         told = await world.model_events("conversation.item.create")
         return any("widgets" in str(event).lower() for event in told)
 
     await world.until(handed_over, PATIENCE_S, "the next session to be told of the greeting")
-    said = hearing.loud_seconds(caller.call.audio.heard())
+    assert hearing.loud_seconds(caller.call.audio.heard(), since) == 0
     await caller.says("What are your opening hours?")
     await caller.agent_says("nine to five")
-    assert hearing.tone_seconds(caller.call.audio.heard(), NOTES_HZ[1]) == 0
-    assert hearing.loud_seconds(caller.call.audio.heard()) > said
     await caller.call.hangup()
     story = await caller.story()
     assert story.call.outcome is Outcome.CALLER_HUNG_UP

@@ -355,3 +355,20 @@ async def test_tool_calls_are_told_with_their_results(plane, model):
     await following.event("input_audio_buffer.append")
     assert base64.b64decode(following.of("input_audio_buffer.append")[0]["audio"])
     await fork.close()
+
+
+async def test_a_model_that_is_slow_to_answer_and_a_slow_tool_leave_nobody_in_silence(plane, monkeypatch):
+    monkeypatch.setattr(lifesign, "SLOW_S", 0.1)
+    fork, session = await plane.call()
+    await session.speech_started("item_1")
+    await session.speech_stopped("item_1")
+    await session.committed("item_1")
+    await fork.until(lambda: loud(fork.audio) > 1000, "the tone")
+    await session.say("resp_1", "item_2", SPEECH[:1600], "Yes.")
+    await plane.until(lambda: any(turn.item == "item_2" for turn in plane.of(TurnRecord)), "the answer")
+    heard = loud(fork.audio)
+    await fork.send(QUIET)
+    await session.event("input_audio_buffer.append", 2)
+    assert loud(fork.audio) == heard, "nobody waits any more"
+    assert [turn.item for turn in plane.of(TurnRecord) if turn.who == "agent"] == ["item_2"]
+    await fork.close()
