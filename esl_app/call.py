@@ -118,7 +118,7 @@ class Call:
         self._session.subscribe()
         RingTone(self._leg, self._services.settings.policy.home_country).silence()
         self._line.music.silence()
-        self._line.recording.leave()
+        self._line.recording.take_over()
         try:
             try:
                 self._line.fork.resume(RESUME_S)

@@ -4,7 +4,6 @@ FreeSWITCH writes it (``uuid_record``, left what the caller says, right what the
 the audio lies a note with what there is to know of it, for the archive, which takes over where this ends (tandem.archive).
 """
 
-import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from gevent.lock import RLock
 from esl_app.arrival import Arrival
 from esl_app.leg import Leg, TimedOut
 from esl_app.metrics import RECORDINGS
-from esl_app.protocol import COMMAND_FAILURES, CommandFailed
+from esl_app.protocol import COMMAND_FAILURES
 from esl_app.quoting import quote
 from tandem.archive import notes
 from tandem.archive.wav import BadWav, inspect
@@ -51,6 +50,7 @@ class Recording:
         self._policy = agent.recording if agent is not None else Policy()
         self._settings = settings
         self._folder = notes.incoming(settings.recordings.folder, worker)
+        self._kept = notes.kept(settings.recordings.folder, worker)
         self._worker = worker
         self._leg = leg
         self._arrival = arrival
@@ -100,6 +100,29 @@ class Recording:
             self.start()
         except NotRecorded as error:
             self._leg.log.error("the call is not recorded: %s", error)
+
+    def take_over(self) -> None:
+        """Go on with what an esl_app before this one began; the call has outlived it. What was paused stays so."""
+        with self._lock:
+            for row in get_hub().threadpool.apply(self._left):
+                self._made = max(self._made, int(row.id))
+                self._consent, self._consent_at = row.consent, row.consent_at
+                if row.state is RecordingState.RECORDING:
+                    self._row = row
+                    self._pauses = orjson.loads(row.pauses)
+                    self._paused = self._is_masked
+
+    def _left(self) -> list[RecordingRecord]:
+        """The call's recordings so far, in order, as their notes have them."""
+        found = [*self._folder.glob(f"*{notes.SUFFIX}"), *self._kept.glob(f"*/*{notes.SUFFIX}")]
+        rows = []
+        for path in found:
+            if path.name.startswith(f"{self._arrival.call}."):
+                try:
+                    rows.append(notes.read(path))
+                except (notes.NoteError, FileNotFoundError) as error:
+                    self._leg.log.error("a note of a recording cannot be read: %s", error)
+        return sorted((row for row in rows if row.call == self._arrival.call), key=lambda row: int(row.id))
 
     # What the agent and the API may ask for
 
@@ -174,15 +197,6 @@ class Recording:
                 except NotRecorded as error:
                     self._leg.log.error("%s", error)
 
-    def leave(self) -> None:
-        """An esl_app before this one had the call. What it recorded ends, and is the archive's; pauses and consent went with it,
-        so nothing more is recorded.
-        """
-        with self._lock:
-            self._policy = Policy()
-            with contextlib.suppress(CommandFailed):
-                self._leg.session.api("uuid_record", self._leg.uuid, "stop", "all")
-
     def put_through(self) -> None:
         """The caller talks to somebody else than the agent."""
         with self._lock:
@@ -244,7 +258,7 @@ class Recording:
         """Silence or sound, as it should be now. Where FreeSWITCH does not obey, the recording ends instead. Raises NotRecorded."""
         row = self._running()
         silent = self._paused or self._private
-        if silent == bool(self._pauses and self._pauses[-1][1] is None):
+        if silent == self._is_masked:
             return
         at_ms = round((self._now() - row.started_at) * 1000)
         try:
@@ -258,6 +272,10 @@ class Recording:
             self._pauses[-1][1] = at_ms
         self._note(row)
         self._leg.log.info("recording %s is %s", row.id, self.state)
+
+    @property
+    def _is_masked(self) -> bool:
+        return bool(self._pauses) and self._pauses[-1][1] is None
 
     def _over(self, row: RecordingRecord) -> None:
         self._row = None

@@ -109,14 +109,25 @@ async def test_who_refuses_is_not_recorded_and_that_is_on_record(world: World) -
     assert row.consent_at is not None
 
 
-async def test_a_recording_outlives_the_esl_app_that_began_it(world: World) -> None:
+async def test_a_recording_outlives_the_esl_app_that_began_it_and_is_the_next_ones_to_pause(world: World) -> None:
     caller = await Caller.talks_to_agent(world, RECORDED)
     worker = world.worker_of(caller.call)
     await world.kill(f"esl_app@{worker}")
-    await caller.call.wait_ended(PATIENCE_S)
     await world.start_process(f"esl_app@{worker}")
-    row = await settled(world, await caller.story())
-    assert row.state is RecordingState.STORED
+
+    async def taken_over() -> bool:
+        return (await ask(world, caller, "GET"))[0] == 200
+
+    await world.until(taken_over, PATIENCE_S, "the call to be taken over")
+    await caller.says(QUESTION)
+    await caller.agent_says("nine")
+    assert (await ask(world, caller, "POST", "pause"))[1]["recording"] == "paused"
+    await caller.says(CARD)
+    await caller.call.hangup()
+    story = await caller.story()
+    assert story.call.outcome is Outcome.CALLER_HUNG_UP
+    row = await settled(world, story)
+    assert (row.state, row.consent) == (RecordingState.STORED, Consent.ANNOUNCED)
     left, right = listen(world, row)
-    assert has(right, BRIEF_GREETING, "cedar")
-    assert len(left) == len(right)
+    assert has(right, BRIEF_GREETING, "cedar") and has(left, QUESTION)
+    assert not has(left, CARD)

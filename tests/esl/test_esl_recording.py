@@ -1,5 +1,6 @@
 """A call's recording against a scripted switch: it never outlasts a pause that could not be made, nor the consent."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,68 @@ def test_a_refusal_ends_what_consent_began(world: World) -> None:
     call.decides({"command": "record", "id": "r4", "action": "start"})
     until(lambda: len([text for text in call.texts if text["notice"] == "acted"]) == 4, "the agent to be told")
     assert [text["outcome"] for text in call.texts] == ["done", "done", "done", "refused"]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "goes_on"),
+    [
+        ({"mode": "always", "consent": "nothing"}, False),
+        ({"mode": "always", "consent": "nothing", "after_transfer": True}, True),
+    ],
+    indirect=["recorded"],
+)
+def test_it_ends_when_the_caller_is_put_through_unless_it_is_to_go_on(world: World, goes_on: bool) -> None:
+    world.switch.on_dial = lambda leg: (leg.ring(), leg.answer())
+    call = world.talking()
+    recording = recording_of(world, call)
+    until(lambda: recording.state == "recording", "the recording to begin")
+    world.transfer(call, "sales")
+    until(lambda: any(getattr(row, "transferred_to", None) for row in world.rows), "the bridge")
+    call.hang_up()
+    world.rows.call(call)
+    assert records(world) == (["start"] if goes_on else ["start", "stop"])
+
+
+def taken_over(world: World, call: FakeCall) -> Recording:
+    """The call's recording as the next esl_app has it."""
+    line = world.server._services.lines[call.headers["variable_sip_h_X-Tandem-Call"]]
+    recording = Recording(line.leg, world.settings, "worker-1", line.arrival, time.time)
+    recording.take_over()
+    return recording
+
+
+def test_the_next_esl_app_goes_on_with_the_recording(world: World) -> None:
+    call = world.talking()
+    until(lambda: recording_of(world, call).state == "recording", "the recording to begin")
+    recording = taken_over(world, call)
+    assert recording.state == "recording"
+    recording.keep_private(True)
+    recording.keep_private(False)
+    recording.stop()
+    assert records(world) == ["start", "mask", "unmask", "stop"]
+    recording.start()
+    assert note(world).id == "2"
+
+
+def test_what_was_paused_stays_so_and_a_number_is_given_once(world: World) -> None:
+    call = world.talking()
+    first = recording_of(world, call)
+    until(lambda: first.state == "recording", "the recording to begin")
+    first.stop()
+    folder = notes.incoming(world.settings.recordings.folder, "worker-1")
+    kept = notes.kept(world.settings.recordings.folder, "worker-1") / "2026-01-31"
+    stored = note(world).model_copy(update={"state": RecordingState.STORED})
+    notes.write(kept, stored)
+    (folder / f"{notes.stem(stored)}.json").unlink()
+    first.start()
+    first.pause()
+    recording = taken_over(world, call)
+    assert (recording.state, note(world).id) == ("paused", "2")
+    recording.keep_private(True)
+    recording.keep_private(False)
+    assert records(world) == ["start", "stop", "start", "mask"]
+    recording.resume()
+    assert records(world)[-1] == "unmask"
 
 
 def test_recordings_of_lost_calls_are_handed_over_but_for_those_that_live(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from esl_app.server import Server
-from tandem.outcome import Outcome, TransferOutcome
+from tandem.archive import notes
+from tandem.outcome import Consent, Outcome, RecordingState, TransferOutcome
 from tandem.records import Recorder, Records
-from tandem.rows import CallRecord, TransferRecord
+from tandem.rows import CallRecord, RecordingRecord, TransferRecord
 from tests.esl.conftest import World, metric
 from tests.esl.fake_switch import FakeCall, FakeLeg, until
 
@@ -89,15 +90,23 @@ def test_a_caller_taken_over_can_be_put_through(world: World, left: FakeCall, ne
     assert world.rows.call(call).outcome is Outcome.TRANSFERRED
 
 
-def test_what_the_predecessor_recorded_ends_and_no_more_is_recorded(
+def test_what_the_predecessor_recorded_goes_on_and_can_be_paused(
     world: World, left: FakeCall, next_one: Server
 ) -> None:
+    folder = notes.incoming(world.settings.recordings.folder, "worker-1")
+    row = RecordingRecord(
+        call=left.headers["variable_sip_h_X-Tandem-Call"], id="1", worker="worker-1", tenant="default",
+        agent="reception", state=RecordingState.RECORDING, consent=Consent.GIVEN, started_at=1, format="wav", keep_until=2,
+    )  # fmt: skip
+    note = notes.write(folder, row)
     next_one.start()
     call = taken_over(world, left)
-    assert f"uuid_record {left.uuid} stop all" in world.switch.apis
-    call.decides({"command": "record", "id": "r1", "action": "start"})
-    told = until(lambda: [text for text in call.texts if text.get("id") == "r1"], "the agent to be told")
-    assert told[0]["outcome"] != "done"
+    call.decides({"command": "private", "id": "p1", "on": True})
+    wanted = f"uuid_record {left.uuid} mask '{note.with_suffix('.wav')}'"
+    until(lambda: wanted in world.switch.apis, "the recording to be masked")
+    call.hang_up()
+    world.rows.call(call)
+    until(lambda: notes.read(note).state is RecordingState.WAITING, "the recording to be handed over")
 
 
 def test_a_hang_up_decided_meanwhile_is_done(world: World, left: FakeCall, next_one: Server) -> None:
