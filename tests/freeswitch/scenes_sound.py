@@ -125,7 +125,6 @@ async def keys(rig: Rig, story: Story) -> None:
     call, esl = await rig.answered()
     for name in ("rtp_2833_recv_payload", "rtp_2833_send_payload", "dtmf_type"):
         story.tell("replies", f"{name} {await esl.api(f'uuid_getvar {esl.uuid} {name}')}")
-    await call.audio.play(tones.keys("5"))
     for _ in range(2):
         await esl.run("start_dtmf")
     await call.audio.play(tones.keys("159#0*"))
