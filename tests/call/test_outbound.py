@@ -268,3 +268,30 @@ async def test_people_on_call_are_woken_in_turn_until_one_takes_it_by_key(world:
 
     await world.until(over, PATIENCE_S, "the escalation to be over")
     assert state["acknowledged_by"] == "Bob"
+
+
+async def test_esl_app_dies_while_it_rings_and_who_answers_is_not_kept_on_a_dead_line(world: World) -> None:
+    pick_up = asyncio.Event()
+
+    async def answers(call: Call) -> None:
+        await call.ringing()
+        await pick_up.wait()
+        await call.answer()
+
+    placed = await Placed.to(world, answers, answer_detection=False)
+    phone = await placed.phone()
+    await placed.until(state="ringing")
+
+    async def on_record() -> bool:
+        return world.records().call(placed.id) is not None
+
+    await world.until(on_record, PATIENCE_S, "the call to be on record")
+    await world.kill("esl_app@worker-1")
+    pick_up.set()
+    await phone.wait_ended(PATIENCE_S)
+    await world.start_process("esl_app@worker-1")
+    story = await world.record(lambda row: row.id == placed.id)
+    assert story.call.outcome is Outcome.CONTROLLER_LOST
+    again = {"to": PERSON, "agent": "brief", "call": placed.id}
+    status, reply = await ask(world, "POST", "/v1/calls", again)
+    assert (status, reply["error"]) == (409, "already_placed")

@@ -20,6 +20,8 @@ __all__ = ["postgres_server"]
 
 TOKEN = "dialler-test-token"
 ROOT = Path(__file__).resolve().parents[2]
+ON_SQLITE = pytest.mark.parametrize("site_dialler", ["sqlite"], indirect=True)
+"""For what the database has no say in."""
 ANN, BOB, CAROL = "+12025550161", "+12025550162", "+12025550163"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tandem.client import ClientError
-from tests.dialler.conftest import ANN, BOB, Dialler
+from tests.dialler.conftest import ANN, BOB, ON_SQLITE, Dialler
 from tests.tandem.conftest import wait_for
 
 
@@ -19,6 +19,7 @@ def over(dialler: Dialler, id: str) -> dict[str, Any]:
     return dialler.until(f"/v1/escalations/{id}", lambda state: state["state"] != "waking")
 
 
+@ON_SQLITE
 def test_the_first_who_acknowledges_has_it_and_nobody_else_is_woken(dialler: Dialler) -> None:
     dialler.worker.lasts_s[ANN] = 30
     id = wake(dialler)
@@ -38,6 +39,7 @@ def test_the_first_who_acknowledges_has_it_and_nobody_else_is_woken(dialler: Dia
     assert dialler.worker.deleted == []
 
 
+@ON_SQLITE
 def test_the_next_is_woken_when_the_first_does_not_acknowledge_in_time(dialler: Dialler) -> None:
     dialler.worker.endings[ANN] = [{"outcome": "not_reached", "cause": "no_answer"}]
     dialler.worker.lasts_s[BOB] = 30
@@ -88,6 +90,7 @@ def test_many_who_acknowledge_over_the_api_at_once_learn_of_the_same_holder(dial
     wait_for(is_let_be, "Ann to be told, or not rung any more")
 
 
+@ON_SQLITE
 def test_when_nobody_takes_it_that_is_how_it_ends(dialler: Dialler) -> None:
     for number in (ANN, BOB):
         dialler.worker.endings[number] = [{"outcome": "machine_answered", "cause": "machine"}]
@@ -99,6 +102,7 @@ def test_when_nobody_takes_it_that_is_how_it_ends(dialler: Dialler) -> None:
     assert refused.value.status == 409
 
 
+@ON_SQLITE
 def test_an_escalation_goes_on_after_the_diallers_death(dialler: Dialler) -> None:
     dialler.worker.lasts_s |= {ANN: 1.0, BOB: 30}
     id = wake(dialler)
@@ -112,6 +116,7 @@ def test_an_escalation_goes_on_after_the_diallers_death(dialler: Dialler) -> Non
     assert [word["contact"] for word in dialler.worker.webhook] == ["Ann", "Bob"]
 
 
+@ON_SQLITE
 def test_an_unknown_rota_is_told_by_name(dialler: Dialler) -> None:
     with pytest.raises(ClientError) as refused:
         wake(dialler, on_call="nobody")

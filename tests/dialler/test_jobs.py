@@ -5,10 +5,11 @@ import time
 import pytest
 
 from tandem.client import ClientError
-from tests.dialler.conftest import ANN, BOB, CAROL, Dialler
+from tests.dialler.conftest import ANN, BOB, CAROL, ON_SQLITE, Dialler
 from tests.tandem.conftest import wait_for
 
 
+@ON_SQLITE
 def test_a_job_is_one_call_with_what_was_asked_for(dialler: Dialler) -> None:
     id = dialler.job(ANN, context="An appointment.", on_machine="agent", id="once-only")
     assert dialler.job(ANN, id="once-only") == id == "once-only"
@@ -22,6 +23,7 @@ def test_a_job_is_one_call_with_what_was_asked_for(dialler: Dialler) -> None:
     assert (asked["agent"], asked["context"], asked["on_machine"]) == ("reception", "An appointment.", "agent")
 
 
+@ON_SQLITE
 def test_who_is_not_reached_is_tried_again_so_many_times(dialler: Dialler) -> None:
     dialler.worker.endings[ANN] = [{"outcome": "not_reached", "cause": "busy"}]
     dialler.worker.endings[BOB] = [{"outcome": "not_reached", "cause": "no_answer"}, {"outcome": "message_left"}]
@@ -32,6 +34,7 @@ def test_who_is_not_reached_is_tried_again_so_many_times(dialler: Dialler) -> No
     assert [dialler.done(second)[key] for key in ("outcome", "attempts")] == ["message_left", 2]
 
 
+@ON_SQLITE
 def test_a_refusal_for_good_is_not_tried_again(dialler: Dialler) -> None:
     dialler.worker.endings[ANN] = [{"refused": "do_not_call", "status": 403}]
     state = dialler.done(dialler.job(ANN, attempts=5, retry_seconds=1))
@@ -42,6 +45,7 @@ def test_a_refusal_for_good_is_not_tried_again(dialler: Dialler) -> None:
 @pytest.mark.parametrize(
     ("to", "cause"), [("911", "emergency"), ("+19005550199", "premium_number"), ("x", "not_a_number")]
 )
+@ON_SQLITE
 def test_what_the_policy_forbids_is_asked_of_no_worker(dialler: Dialler, to: str, cause: str) -> None:
     state = dialler.done(dialler.job(to))
     assert (state["outcome"], state["cause"]) == ("refused", cause)
@@ -93,6 +97,7 @@ def test_a_job_survives_the_diallers_death_and_its_call_is_placed_once(dialler: 
     assert sorted(number for _, number, _ in dialler.worker.placed) == [ANN, BOB]
 
 
+@ON_SQLITE
 def test_nobody_without_the_token_gets_anything(dialler: Dialler) -> None:
     with pytest.raises(ClientError) as unknown:
         dialler.ask("GET", "/v1/jobs/none")
@@ -109,6 +114,7 @@ def test_nobody_without_the_token_gets_anything(dialler: Dialler) -> None:
     assert invalid.value.status == 422 and "attempts" in str(invalid.value) and "sofia" in str(invalid.value)
 
 
+@ON_SQLITE
 def test_a_second_dialler_takes_nothing_up(dialler: Dialler) -> None:
     dialler.worker.lasts_s[ANN] = 1.0
     job = dialler.job(ANN)
