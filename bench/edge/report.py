@@ -37,6 +37,8 @@ def misses(result: Result) -> list[str]:
     found = []
     if not ratio(result) <= MOST_COST:
         found.append(f"a call costs {ratio(result):.2f} times that of the bare relay, more than {MOST_COST}")
+    if not result["costs"][TANDEM]["capacity"]:
+        found.append("no rate was carried without losses: the machine is too busy, and a flood of 5 x that is none")
     for what, most_ms in MOST_FAILOVER_MS.items():
         took_ms = decisive(what, result["failovers_ms"][what])
         if not took_ms <= most_ms:

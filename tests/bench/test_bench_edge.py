@@ -22,7 +22,11 @@ def test_run_within_its_limits_has_no_misses():
 @pytest.mark.parametrize(
     ("changes", "miss"),
     [
-        ({"costs": {BARE: {"us_per_call": 100.0}, TANDEM: {"us_per_call": 131.0}}}, "costs 1.31 times"),
+        (
+            {"costs": {BARE: {"us_per_call": 100.0}, TANDEM: {"us_per_call": 131.0, "capacity": 1.0}}},
+            "costs 1.31 times",
+        ),
+        ({"costs": {BARE: {"us_per_call": 1.0}, TANDEM: {"us_per_call": 1.0, "capacity": 0}}}, "no rate was carried"),
         ({"failovers_ms": result()["failovers_ms"] | {"503": [11.0, 12.0, 1.0]}}, "(503) took 11.0 ms"),
         ({"failovers_ms": result()["failovers_ms"] | {"silent": [760.0, 1001.0]}}, "(silent) took 1001.0 ms"),
         ({"failovers_ms": result()["failovers_ms"] | {"TCP refused": []}}, "(TCP refused) took inf ms"),

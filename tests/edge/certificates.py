@@ -21,14 +21,15 @@ class Certificates:
             self._openssl("-x509", *_CURVE, "-subj", "/CN=Test authority", "-keyout", "ca.key", "-out", "ca.pem")
         return self.folder
 
-    def issue(self, name: str, address: str) -> tuple[Path, Path]:
-        """Certificate and key of that name, for an IP address."""
+    def issue(self, name: str, address: str, *, dns: str = "") -> tuple[Path, Path]:
+        """Certificate and key of that common name, for an IP address, and with ``dns`` for that name."""
         folder = self.made()
         certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
         if not certificate.exists():
             self._openssl(
                 *("-x509", "-CA", "ca.pem", "-CAkey", "ca.key", *_CURVE, "-subj", f"/CN={name}"),
-                *("-addext", f"subjectAltName=IP:{address}", "-keyout", key.name, "-out", certificate.name),
+                *("-addext", f"subjectAltName=IP:{address}{f',DNS:{dns}' if dns else ''}"),
+                *("-keyout", key.name, "-out", certificate.name),
             )
         return certificate, key
 

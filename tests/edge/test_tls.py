@@ -104,6 +104,44 @@ def test_certificate_of_an_unknown_authority_is_as_good_as_none(secure: Secure, 
     assert secure.options(context).startswith(b"SIP/2.0 200 ")
 
 
+def known_by_certificate(make_edge: MakeEdge, certificates: Certificates) -> Edge:
+    def change(site: dict[str, Any]) -> None:
+        certificates.serve(site)
+        site["trunks"]["branch"] = {"kind": "pbx", "certificate": "branch"}
+
+    return make_edge(change)
+
+
+def first_answer(edge: Edge, certificates: tuple[Path, Path], authority: Path) -> bytes:
+    """To an INVITE for 911 from an unknown address with that certificate and key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authority)
+    context.load_cert_chain(*certificates)
+    branch = Calling(edge.party(51), (edge.at[0], 5061), f"sip:911@{edge.at[0]}", "+12025550101", "tls")
+    with (
+        socket.create_connection(branch.edge, timeout=5, source_address=(edge.address(51), 0)) as plain,
+        context.wrap_socket(plain, server_hostname=edge.at[0]) as secure,
+    ):
+        secure.sendall(branch.compose("INVITE"))
+        return secure.recv(65536)
+
+
+def test_name_in_a_certificate_of_an_unknown_authority_is_not_believed(make_edge: MakeEdge, tmp_path: Path):
+    certificates, others = Certificates(tmp_path / "tls"), Certificates(tmp_path / "other")
+    edge = known_by_certificate(make_edge, certificates)
+    forged = others.issue("branch", edge.address(51))
+    assert first_answer(edge, forged, certificates.folder / "ca.pem").startswith(b"SIP/2.0 403 ")
+    genuine = certificates.issue("branch", edge.address(51))
+    assert first_answer(edge, genuine, certificates.folder / "ca.pem").startswith(b"SIP/2.0 100 ")
+
+
+def test_dns_name_in_a_certificate_counts_before_its_common_name(make_edge: MakeEdge, tmp_path: Path):
+    certificates = Certificates(tmp_path / "tls")
+    edge = known_by_certificate(make_edge, certificates)
+    named = certificates.issue("PBX of the branch", edge.address(51), dns="branch")
+    assert first_answer(edge, named, certificates.folder / "ca.pem").startswith(b"SIP/2.0 100 ")
+
+
 def test_gateway_with_a_certificate_of_an_unknown_authority_is_not_called(make_edge: MakeEdge, tmp_path: Path):
     certificates, others = Certificates(tmp_path / "tls"), Certificates(tmp_path / "other")
 
