@@ -286,7 +286,7 @@ def test_journal_is_its_owners_alone_and_one_notifiers(scene: Scene):
     folder = scene.edge.folder / "notices"
     assert folder.stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
-    with pytest.raises(AssertionError, match="in use by another process"):
+    with pytest.raises(AssertionError, match="in use by another notifier"):
         scene.notifier()
     assert notifier.health()["status"] == "ok"
 
