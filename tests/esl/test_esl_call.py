@@ -27,6 +27,7 @@ def test_a_call_is_answered_only_once_its_session_is_reserved(world: World) -> N
             "tenant": "default",
             "verified": "",
             "placed": None,
+            "briefing": None,
         }
     ]
     call.hang_up()
