@@ -54,6 +54,9 @@ bench-control: ## esl_app beside a bare greenswitch server: calls a second, adde
 	@lab/install.sh
 	@$(PYTHON) -m bench.control $(ARGS)
 
+walk: setup ## half an hour of calls that do random things, then what is left of them; ARGS as --minutes=5 --seed=1 --switch=lab
+	@$(PYTHON) -m tests.walk $(ARGS)
+
 mutate: setup ## lines of Kamailio's configuration that no scenario needs; ARGS as --minutes=30 --file=trunks.cfg
 	@$(PYTHON) -m tests.edge.mutate $(ARGS)
 
@@ -67,4 +70,4 @@ lock: setup ## write requirements.lock (everything) and production.lock (what th
 clean: ## remove what demonstrations, benches and tests left behind (neither run/, which has the records, nor .venv)
 	@rm -rf out bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-trixie test-asterisk lint format bench bench-control bench-edge lock clean mutate
+.PHONY: help setup demo test test-trixie test-asterisk lint format bench bench-control bench-edge lock clean mutate walk

@@ -51,6 +51,8 @@ class Call:
         self._refusal = refusal
         self._line = Line(session, services)
         self._leg = self._line.leg
+        self._answering = False
+        """FreeSWITCH answers the call, or has."""
         self._reserving: gevent.Greenlet[..., SessionReply | Exception] | None = None
 
     def run(self) -> None:
@@ -111,6 +113,7 @@ class Call:
 
     def _resume(self) -> Ending:
         """Take over a call that an esl_app before this one had answered. Raises BROKEN, HungUp, AgentHangsUp."""
+        self._answering = True
         channel = self._session.session_data
         arrived = arrival.read(channel)
         self._line.arrived(arrived, resumption.recall(self._services, arrived, channel))
@@ -182,6 +185,7 @@ class Call:
         return result
 
     def _answer(self) -> None:
+        self._answering = True
         self._leg.answer(ANSWER_S)
         SETUP.observe(self._leg.clock() - self._started)
         self._line.note(answered_at=self._services.now())
@@ -275,7 +279,7 @@ class Call:
 
     def _leave_no_channel(self) -> None:
         """An answered call outlives its event socket, for the next esl_app to take over: not one that is done with here."""
-        if self._line.is_answered and self._line.put_through_to is None and not self._leg.has_hung_up:
+        if self._answering and self._line.put_through_to is None and not self._leg.has_hung_up:
             self._services.inbound.end_channel(self._leg.uuid, self._line.arrival.call)
 
     def _give_back(self) -> None:

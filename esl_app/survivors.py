@@ -33,6 +33,8 @@ that one had it play or record.
 """
 TALKING = frozenset({"CS_EXCHANGE_MEDIA", "CS_HIBERNATE", "CS_RESET", "CS_SOFT_EXECUTE"})
 """States of a leg that is connected with another, or is being."""
+SELDOM_S = 30.0
+"""How often is looked when there is nothing to look after: a call may lose its event socket for other reasons."""
 _UNDEFINED = "_undef_"
 
 _log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class _Found:
 
 
 class Survivors:
-    """Run once, when FreeSWITCH is there for the first time. Returns when there is nothing left to look after.
+    """Run once, when FreeSWITCH is there for the first time. Looks for them from then on.
 
     ``recordings``: folder of those that esl_app has notes of.
     """
@@ -80,8 +82,8 @@ class Survivors:
         for call in found.others:
             _log.warning("goes on without the esl_app that had it", extra={"call": call})
         watched = self._look_after(found)
-        while watched or self._now() < self._since + LATE_S:
-            gevent.sleep(WATCH_S)
+        while True:
+            gevent.sleep(WATCH_S if watched or self._now() < self._since + LATE_S else SELDOM_S)
             try:
                 found = self._find()
             except (SwitchAway, *COMMAND_FAILURES):
