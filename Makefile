@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 # Test processes beside each other; most of a call is waiting. The calls come first, they take longest.
-JOBS ?= 4
+JOBS ?= 6
 # Trees of other Debians (lab/tree.sh), for what this one does not have.
 TRIXIE ?= /var/lib/tandem-trixie
 SID ?= /var/lib/tandem-sid

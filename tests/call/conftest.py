@@ -1,5 +1,6 @@
 """One world a switch, shared by the scenarios; each scenario runs against every switch that this machine has."""
 
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -154,22 +155,45 @@ def _clerk() -> dict[str, Any]:
     return BRIEF_AGENT | {"tools": [tool]}
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=list(SwitchKind), ids=lambda kind: str(kind))
-async def shared_world(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
+class Worlds:
+    """A world a switch, each made when the first scenario asks for it, and kept for those that follow."""
+
+    def __init__(self, stack: contextlib.AsyncExitStack, tmp_path_factory: pytest.TempPathFactory) -> None:
+        self._stack = stack
+        self._tmp_path_factory = tmp_path_factory
+        self._made: dict[SwitchKind, World] = {}
+
+    async def of(self, switch: SwitchKind) -> World:
+        if switch not in self._made:
+            async with contextlib.AsyncExitStack() as stack:
+                self._made[switch] = await self._make(switch, stack)
+                self._stack.push_async_exit(stack.pop_all())
+        return self._made[switch]
+
+    async def _make(self, switch: SwitchKind, stack: contextlib.AsyncExitStack) -> World:
+        folder = self._tmp_path_factory.mktemp(f"world-{switch}")
+        agents = AGENTS | {"clerk": _clerk(), "keypad": _keypad()}
+        site = Site(
+            folder, change=_scenario_site, agents={name: yaml.safe_dump(agent) for name, agent in agents.items()}
+        )
+        world = await stack.enter_async_context(World(site, switch=switch, scenario=HERE / "scenario.yaml"))
+        capture = Capture(folder / "sip.pcapng", network=site.network, names=site.names)
+        world.capture = await stack.enter_async_context(capture)
+        return world
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def worlds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worlds]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield Worlds(stack, tmp_path_factory)
+
+
+@pytest_asyncio.fixture(loop_scope="session", params=list(SwitchKind), ids=lambda kind: str(kind))
+async def shared_world(request: pytest.FixtureRequest, worlds: Worlds) -> World:
     reason = available()[request.param]
     if reason:
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp(f"world-{request.param}")
-    agents = {
-        name: yaml.safe_dump(agent) for name, agent in (AGENTS | {"clerk": _clerk(), "keypad": _keypad()}).items()
-    }
-    site = Site(folder, change=_scenario_site, agents=agents)
-    async with World(site, switch=request.param, scenario=HERE / "scenario.yaml") as world:
-        async with Capture(folder / "sip.pcapng", network=site.network, names=site.names) as capture:
-            world.capture = capture
-            yield world
+    return await worlds.of(request.param)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
