@@ -134,18 +134,28 @@ class Caller:
         await until_heard(self.call, voice)
 
     async def agent_says(self, words: str) -> None:
-        """The agent says something with these words, to its end. What it did not catch is said again, as people do."""
+        """The agent says something with these words, to its end."""
+        await self.brings_about(
+            lambda: any(words in text for text in self._agents_words()), f"the agent to say {words!r}"
+        )
+
+    async def brings_about(self, condition: Callable[[], bool], what: str) -> None:
+        """What the caller said leads to that. What the agent did not catch is said again, as people do."""
         repeated = 0
 
-        async def said() -> bool:
+        async def brought_about() -> bool:
             nonlocal repeated
-            texts = [turn.text.lower() for turn in self.turns() if turn.who == "agent"]
-            if sum(NOT_CAUGHT in text for text in texts) > repeated and repeated < 2:
+            if condition():
+                return True
+            if sum(NOT_CAUGHT in text for text in self._agents_words()) > repeated and repeated < 2:
                 repeated += 1
                 await self.says(self._said)
-            return any(words in text for text in texts)
+            return False
 
-        await self.world.until(said, PATIENCE_S, f"the agent to say {words!r}")
+        await self.world.until(brought_about, PATIENCE_S, what)
+
+    def _agents_words(self) -> list[str]:
+        return [turn.text.lower() for turn in self.turns() if turn.who == "agent"]
 
     def turns(self) -> list[TurnRecord]:
         """What is on record of the conversation so far."""

@@ -48,7 +48,7 @@ async def test_of_two_that_answer_in_one_moment_one_has_the_call(world: World) -
     world.pbx.on_invite = answers_with_the_other
     caller = await Caller.talks_to_agent(world)
     await caller.says("Please put me through to support.")
-    await asyncio.wait_for(both.wait(), PATIENCE_S)
+    await caller.brings_about(both.is_set, "both to ring")
     await until(lambda: any(call.end for call in pbx.calls.values()), "one of the two to be let go")
     loser = next(call for call in pbx.calls.values() if call.end)
     winner = next(call for call in pbx.calls.values() if call is not loser)

@@ -66,7 +66,8 @@ async def test_a_secret_keyed_in_as_tones_reaches_its_sink_and_nobody_else(world
     row = await settled(world, story)
     assert row.state is RecordingState.STORED
     left, right = listen(world, row)
-    assert tone_frames(caller.call.audio.spoken()) > 60
+    # When a packet leaves late, what was sent has a gap in it.
+    assert tone_frames(caller.call.audio.spoken()) > 30
     for line in (left, right, sent):
         assert tone_frames(line) == 0
     for line in (left, sent):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -120,8 +121,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
         pytest.skip("no initdb on this machine (Debian package postgresql)")
     if os.geteuid() == 0 and not shutil.which("setpriv"):
         pytest.skip("PostgreSQL does not run as root and there is no setpriv")
-    folder = Path("/tmp") / f"tandem-postgres-{os.getpid()}"
-    folder.mkdir(mode=0o755)
+    folder = Path(tempfile.mkdtemp(prefix="tandem-postgres-", dir="/tmp"))
+    folder.chmod(0o755)
     server = PostgresServer(folder)
     yield server
     server.stop()
