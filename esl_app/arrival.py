@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from esl_app.dialling import is_call_id
 from esl_app.media import Refused
 from tandem.outcome import RefusalCause
+from tandem.rows import CallRecord
 from tandem.seam import MAX_ID, Codec, SessionRequest
 
 LADDER = "ladder"
@@ -36,6 +37,22 @@ class Arrival:
     telephone_event: bool
     """Keys come and go as RFC 4733 has them, as far as the caller's offer tells."""
     sip_call_id: str
+
+    def record(self, worker: str, started_at: float) -> CallRecord:
+        """Of the call, live, that ``worker`` has since ``started_at`` (Unix seconds)."""
+        return CallRecord(
+            id=self.call,
+            worker=worker,
+            trunk=self.trunk,
+            tenant=self.tenant,
+            caller=self.caller,
+            number=self.number,
+            agent=self.agent,
+            verified=self.verified,
+            codec=self.codec,
+            sip_call_id=self.sip_call_id,
+            started_at=started_at,
+        )
 
     def request(self) -> SessionRequest:
         g711 = (Codec.PCMU, Codec.PCMA)

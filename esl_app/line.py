@@ -114,19 +114,7 @@ class Line:
         """Put the call on record, live; ``record`` is what is there already of one that we placed, or took over."""
         self._arrival = arrival
         self.leg.log.extra = {"call": arrival.call}
-        self._record = record or CallRecord(
-            id=arrival.call,
-            worker=self.services.worker,
-            trunk=arrival.trunk,
-            tenant=arrival.tenant,
-            caller=arrival.caller,
-            number=arrival.number,
-            agent=arrival.agent,
-            verified=arrival.verified,
-            codec=arrival.codec,
-            sip_call_id=arrival.sip_call_id,
-            started_at=self.services.now(),
-        )
+        self._record = record or arrival.record(self.services.worker, self.services.now())
         self.services.recorder.put(self._record)
         self._recording = Recording(self.leg, self.settings, self.services.worker, arrival, self.services.now)
         self.services.lines[arrival.call] = self

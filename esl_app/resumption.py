@@ -24,20 +24,8 @@ def recall(services: Services, arrival: Arrival, channel: Mapping[str, str]) -> 
     answered_at = _seconds(channel, "Caller-Channel-Answered-Time") or services.now()
     story = _left(services.settings.records.url, arrival.call)
     if story is None or story.call.outcome is not None or story.call.sip_call_id != arrival.sip_call_id:
-        return CallRecord(
-            id=arrival.call,
-            worker=services.worker,
-            trunk=arrival.trunk,
-            tenant=arrival.tenant,
-            caller=arrival.caller,
-            number=arrival.number,
-            agent=arrival.agent,
-            verified=arrival.verified,
-            codec=arrival.codec,
-            sip_call_id=arrival.sip_call_id,
-            started_at=_seconds(channel, "Caller-Channel-Created-Time") or answered_at,
-            answered_at=answered_at,
-        )
+        started_at = _seconds(channel, "Caller-Channel-Created-Time") or answered_at
+        return arrival.record(services.worker, started_at).model_copy(update={"answered_at": answered_at})
     for transfer in story.transfers:
         if transfer.outcome is None:
             over = {"outcome": TransferOutcome.FAILED, "detail": LOST, "ended_at": services.now()}
